@@ -1,0 +1,36 @@
+"""headspec: what every attention head of a Pythia model does, and what may be done about it.
+
+The public names, imported when first used: `import headspec` costs nothing, `headspec.load_model` imports torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "HeadId": "headspec.heads",
+    "HeadRole": "headspec.heads",
+    "HeadspecError": "headspec.errors",
+    "load_model": "headspec.load.model",
+    "load_text": "headspec.load.text",
+    "TokenWindows": "headspec.load.text",
+    "probe_heads": "headspec.probe.collect",
+    "analyze_attention_heads": "headspec.probe.collect",
+    "HeadProfile": "headspec.probe.profile",
+    "classify_heads": "headspec.classify.rules",
+    "Thresholds": "headspec.classify.thresholds",
+    "HeadMap": "headspec.classify.head_map",
+    "analyze": "headspec.pipeline",
+    "show": "headspec.show",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"headspec has no {name!r}: there are {', '.join(__all__)}.")
+    module = import_module(_HOMES[name])
+    return module if name == "show" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

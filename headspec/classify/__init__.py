@@ -1,0 +1,1 @@
+"""From numbers to roles: compares a HeadProfile with cut-offs. No torch."""

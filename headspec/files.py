@@ -1,0 +1,49 @@
+"""Files that are written whole or not at all.
+
+A leaf: no torch, no knowledge of what the bytes mean.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from headspec.errors import HeadspecError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary sibling of `path`, then rename it: a crash leaves the old file or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except OSError as error:
+        raise HeadspecError(f"cannot write {path}: {error.strerror or error}. Is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """Make `path` and prove that files can be written there, before hours of work are spent on them."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"x" * 65536)
+    except OSError as error:
+        raise HeadspecError(
+            f"cannot write into {path}: {error.strerror or error}. Choose another folder with --out."
+        ) from error
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Turns activations into numbers per head."""

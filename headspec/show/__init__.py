@@ -1,0 +1,1 @@
+"""Makes figures of records; computes nothing."""
