@@ -52,7 +52,7 @@ def load_model(
     start = "cpu" if place == "mps" else place
     with _explained(source):
         if source.origin is Origin.RANDOM:
-            model = _random(source, dtype, seed).to(start)
+            model = _random(source, dtype, seed, start)
         else:
             model = _pretrained(source, start, dtype, device_map, trust_remote_code)
             setattr(model, NAME_ATTRIBUTE, source.name)
@@ -63,23 +63,25 @@ def load_model(
 def reinitialised(model: Any, seed: int = 0) -> "TransformerBridge":
     """An untrained twin of `model`: same architecture and sizes, random weights, named `random:<name>`."""
     name = f"random:{identify(model).name.removeprefix('random:')}"
-    twin = _from_config(model.original_model.config, torch.float32, seed, name, model.tokenizer)
-    return twin.to(identify(model).device)
+    config, device = model.original_model.config, identify(model).device
+    return _from_config(config, torch.float32, seed, name, device, model.tokenizer)
 
 
-def _random(source: ModelName, dtype: torch.dtype, seed: int) -> "TransformerBridge":
+def _random(source: ModelName, dtype: torch.dtype, seed: int, device: str) -> "TransformerBridge":
     from transformers import GPTNeoXConfig
 
-    return _from_config(GPTNeoXConfig(**SHAPES[source.location].config()), dtype, seed, source.name)
+    return _from_config(GPTNeoXConfig(**SHAPES[source.location].config()), dtype, seed, source.name, device)
 
 
-def _from_config(config: Any, dtype: torch.dtype, seed: int, name: str, tokenizer: Any = None) -> "TransformerBridge":
+def _from_config(
+    config: Any, dtype: torch.dtype, seed: int, name: str, device: str, tokenizer: Any = None
+) -> "TransformerBridge":
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        hf = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").eval()
+        hf = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
     model = build_bridge_from_module(
         hf, type(hf).__name__, hf_config=hf.config, tokenizer=tokenizer, model_name=name, dtype=dtype
     )

@@ -73,7 +73,7 @@ def load_text(
         if identity.bos is None:
             raise TextError(f"{identity.name}'s tokenizer has no BOS token: leave bos= out.")
         tokens = torch.cat([torch.full((len(tokens), 1), identity.bos), tokens], dim=1)
-    return TokenWindows(tokens, source)
+    return TokenWindows(tokens, f"packaged {source}.txt" if source in PACKAGED else source)
 
 
 def as_windows(tokens: Any, model: Any, least: int = SHORTEST) -> TokenWindows:

@@ -1,0 +1,196 @@
+"""The command line: parse, call, save, print. No maths.
+
+Results go to standard output, progress to standard error. Exit codes: 0 done, 1 an unexpected failure, 2 bad
+input (the message says what to do), 130 interrupted.
+"""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from headspec.errors import HeadspecError
+
+if TYPE_CHECKING:
+    from headspec.classify.thresholds import Thresholds
+    from headspec.pipeline import Analysis
+
+app = typer.Typer(
+    name="headspec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Find out what every attention head of a model does.",
+)  # fmt: skip
+output, progress = Console(), Console(stderr=True)
+
+
+def option(text: str) -> Any:
+    """An option with its help text."""
+    return typer.Option(help=text)
+
+
+Debug = Annotated[bool, option("Show tracebacks.")]  # read by `main`, which is where errors are caught
+
+
+@app.command()
+def analyze(
+    model: Annotated[str, typer.Argument(help="demo, pythia-70m, NAME@step1000, a hub id, a directory, random:NAME.")],
+    out: Annotated[Path | None, option("Results folder; results/attention_analysis_<model> by default.")] = None,
+    text: Annotated[str, option("probe, select, certify, a file, - (standard input), datasets:NAME.")] = "probe",
+    token_ids: Annotated[Path | None, option("Token ids instead of text: .npy, or numbers in a file.")] = None,
+    tokens: Annotated[int, option("How many tokens to read.")] = 8192,
+    window: Annotated[int | None, option("Tokens a window; the model's context by default.")] = None,
+    layers: Annotated[str | None, option("Only these layers: 0,3,5.")] = None,
+    every: Annotated[int, option("Take every n-th layer.")] = 1,
+    segment: Annotated[int, option("Tokens that go through the model at once.")] = 256,
+    batch_size: Annotated[int, option("Windows that go through the model together.")] = 1,
+    repeats: Annotated[int, option("Sequences of repeated random tokens (induction).")] = 2,
+    bos: Annotated[bool | None, option("Start windows with BOS; as the model's family does by default.")] = None,
+    device: Annotated[str, option("auto, cuda, mps or cpu.")] = "auto",
+    device_map: Annotated[str | None, option("Handed on to accelerate instead of --device.")] = None,
+    dtype: Annotated[str, option("float32, bfloat16 or float16.")] = "float32",
+    seed: Annotated[int, option("Draws windows, repeats and random weights.")] = 0,
+    rules: Annotated[str, option("default, or naive (textbook definitions, to compare).")] = "default",
+    threshold: Annotated[list[str] | None, option("A cut-off, as dead_spread=0.05; may be repeated.")] = None,
+    controls: Annotated[bool, option("Compare with shuffled tokens and untrained weights.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Probe, classify and draw every head of MODEL."""
+    from headspec.files import writable_folder
+    from headspec.pipeline import analyze as run
+    from headspec.pipeline import results_folder
+
+    cut, chosen = _thresholds(threshold or []), _layers(layers)
+    folder = writable_folder(results_folder(model, out))
+    _say(f"loading {model}")
+    loaded = _load(model, device=device, device_map=device_map, dtype=dtype, seed=seed)
+    source: Any = text
+    if token_ids is not None:
+        from headspec.load.text import read_token_ids
+
+        source = read_token_ids(str(token_ids))
+    analysis = run(
+        loaded, source, out=folder, n_tokens=tokens, window=window, bos=bos, seed=seed, thresholds=cut, rules=rules,
+        controls=controls, stage=_say, layers=chosen, every=every, segment=segment, batch_size=batch_size,
+        n_repeats=repeats,
+    )  # fmt: skip
+    _print_analysis(analysis)
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A results folder of `headspec analyze`.")],
+    debug: Debug = False,
+) -> None:
+    """Draw the PNGs of a results folder again, from its files, without loading torch."""
+    from headspec.pipeline import draw
+
+    for path in draw(folder):
+        output.print(str(path), highlight=False)
+
+
+@app.command()
+def models(debug: Debug = False) -> None:
+    """List the names of the Pythia models and their sizes."""
+    from headspec.load.pythia import CONTEXT, SHAPES
+
+    table = Table("name", "layers × heads", "d_model", "parameters", "deduped", title=f"Pythia (context {CONTEXT})")
+    for name, shape in SHAPES.items():
+        size = f"{shape.n_layers} × {shape.n_heads}"
+        table.add_row(
+            name, size, str(shape.d_model), f"{shape.n_parameters / 1e6:,.0f} M", "yes" if shape.deduped else ""
+        )
+    output.print(table)
+    output.print("Also: demo (packaged) · NAME@step1000 · random:NAME (timing only) · any hub id · any directory")
+
+
+def main() -> None:
+    """Run the command line; turn errors into one line and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _fail("interrupted; files that were finished are whole.", 130)
+    except HeadspecError as error:
+        if debug:
+            raise
+        _fail(str(error), 2)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.Exit):
+            sys.exit(error.exit_code)
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _load(name: str, **options: Any) -> Any:
+    from headspec.load.names import resolve
+
+    resolve(name)  # a wrong name is found before the seconds that importing torch takes
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.showwarning = lambda message, *_, **__: progress.print(f"warning: {message}", style="yellow")
+    from headspec.load.model import load_model
+
+    return load_model(name, **options)
+
+
+def _thresholds(assignments: list[str]) -> "Thresholds":
+    from headspec.classify.thresholds import Thresholds
+
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            raise HeadspecError(
+                f"--threshold {assignment}: write it like dead_spread=0.05 or windows=4,8,16."
+            ) from None
+        values[name.strip()] = tuple(int(number) for number in numbers) if name.strip() == "windows" else numbers[0]
+    return Thresholds.from_dict(values)
+
+
+def _layers(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise HeadspecError(f"--layers {text}: write layer numbers like 0,3,5.") from None
+
+
+def _print_analysis(analysis: "Analysis") -> None:
+    from headspec.heads import HeadRole
+
+    head_map, about = analysis.head_map, analysis.head_map.about
+    table = Table("layer", *(str(role) for role in HeadRole), "windows", title=f"Heads of {about.model}")
+    for layer in about.layers:
+        counts = head_map.counts(layer)
+        sizes = sorted(v.window for v in head_map if v.head.layer == layer and v.window is not None)
+        table.add_row(str(layer), *(str(counts[role] or "") for role in HeadRole), " ".join(map(str, sizes)))
+    total = head_map.counts()
+    table.add_section()
+    table.add_row("all", *(str(total[role]) for role in HeadRole), "")
+    output.print(table)
+    if head_map.heads(HeadRole.DEAD):
+        output.print("Dead heads are candidates: ablate them together, on text and on repeats, before removing any.")
+    if analysis.specialisation is not None:
+        output.print(analysis.specialisation.sentence, highlight=False)
+    output.print(f"Files: {analysis.folder}/", highlight=False, soft_wrap=True)
+    for path in analysis.files:
+        output.print(f"  {path.name}", highlight=False)
+
+
+def _say(message: str) -> None:
+    progress.print(message, style="dim", highlight=False)
+
+
+def _fail(message: str, code: int) -> None:
+    progress.print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
+    sys.exit(code)
