@@ -69,7 +69,7 @@ def analyze(
     loaded = _load(model, device=device, device_map=device_map, dtype=dtype, seed=seed)
     source: Any = text
     if token_ids is not None:
-        from headspec.load.text import read_token_ids
+        from headspec.load.sources import read_token_ids
 
         source = read_token_ids(str(token_ids))
     analysis = run(
@@ -119,13 +119,10 @@ def main() -> None:
             raise
         _fail(str(error), 2)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.exceptions.Exit):
-            sys.exit(error.exit_code)
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
+        code = getattr(error, "exit_code", None)  # typer's own: a usage error, or --help
+        if isinstance(code, int):
+            getattr(error, "show", lambda: None)()
+            sys.exit(code)
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)

@@ -3,6 +3,7 @@
 Numbers only, no cut-offs and no roles.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ class WindowEvidence:
     """Share of the attention outside the sinks that falls into the window."""
 
 
-def judged_windows(profile: HeadProfile, windows: tuple[int, ...]) -> list[WindowEvidence]:
+def judged_windows(profile: HeadProfile, windows: Sequence[int]) -> list[WindowEvidence]:
     """Evidence for every window size that this profile can judge, smallest first.
 
     All are judged on the same queries, late enough for the largest to be a real restriction, so that mass and share

@@ -1,6 +1,7 @@
 """The HeadMap: one role a head, how safe it is, and why. A record, saved as JSON. No torch."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -42,7 +43,8 @@ class HeadVerdict:
     head: HeadId
     role: HeadRole
     margin: float
-    """How far the deciding statistic lies from its cut-off, as a share of the cut-off: 0 is on the edge."""
+    """How far the deciding statistic lies from its cut-off, as a share of the cut-off: 0 is on the edge, infinity if
+    nothing that was measured could change the role."""
     window: int | None = None
     """Keys (own included, sinks apart) that a positional head needs; None for the other roles."""
     status: DeadStatus | None = None
@@ -55,17 +57,25 @@ class HeadVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "head": str(self.head), "evidence": dict(self.evidence), "traits": list(self.traits)}
+        evidence = {name: value if math.isfinite(value) else None for name, value in self.evidence}
+        margin = self.margin if math.isfinite(self.margin) else None  # JSON has no NaN and no infinity
+        return {**asdict(self), "head": str(self.head), "margin": margin, "traits": list(self.traits),
+                "evidence": evidence}  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HeadVerdict":
         """Read back what `to_dict` wrote."""
+        evidence = tuple((name, _number(value, math.nan)) for name, value in values["evidence"].items())
         return cls(
-            head=HeadId.parse(values["head"]), role=HeadRole(values["role"]), margin=float(values["margin"]),
-            window=values["window"], status=DeadStatus(values["status"]) if values["status"] else None,
-            traits=tuple(Trait(trait) for trait in values["traits"]), evidence=tuple(values["evidence"].items()),
+            head=HeadId.parse(values["head"]),
+            role=HeadRole(values["role"]),
+            margin=_number(values["margin"], math.inf),
+            window=values["window"],
+            status=DeadStatus(values["status"]) if values["status"] else None,
+            traits=tuple(Trait(trait) for trait in values["traits"]),
+            evidence=evidence,
             reason=values["reason"],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,11 @@ class HeadMap:
     """`default`, or `naive` for the textbook definitions."""
     verdicts: tuple[HeadVerdict, ...]
     """One a head, in the order of the profile's grids."""
+
+    def __post_init__(self) -> None:
+        heads = [verdict.head for verdict in self.verdicts]
+        if heads != self.about.heads():
+            raise RecordError(f"a head map of {self.about.model} needs one verdict for each of its heads, in order.")
 
     def __getitem__(self, head: HeadId | str) -> HeadVerdict:
         row, column = self.about.cell(head)
@@ -108,7 +123,7 @@ class HeadMap:
             "schema": SCHEMA, "about": self.about.to_dict(), "rules": self.rules,
             "thresholds": self.thresholds.to_dict(), "heads": [verdict.to_dict() for verdict in self.verdicts],
         }  # fmt: skip
-        text = json.dumps(values, indent=1, ensure_ascii=False)
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
         return write_whole(Path(path), lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
     @classmethod
@@ -118,15 +133,19 @@ class HeadMap:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.get("schema") != SCHEMA:
-                raise RecordError(f"{path} is not a {SCHEMA} but {values.get('schema', 'something else')}.")
+                raise RecordError(f"not a {SCHEMA} but {values.get('schema', 'something else')}.")
             return cls(
                 about=ProbeAbout.from_dict(values["about"]), rules=values["rules"],
                 thresholds=Thresholds.from_dict(values["thresholds"]),
-                verdicts=tuple(HeadVerdict.from_dict(verdict) for verdict in values["heads"]),
+                verdicts=tuple(sorted(map(HeadVerdict.from_dict, values["heads"]), key=lambda verdict: verdict.head)),
             )  # fmt: skip
         except FileNotFoundError as error:
             raise RecordError(f"no head map at {path}: `headspec analyze MODEL` writes one.") from error
-        except RecordError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Classify again.") from error
+
+
+def _number(value: float | None, missing: float) -> float:
+    return missing if value is None else float(value)

@@ -4,13 +4,13 @@ The decision itself is `headspec.runtime.rules`, shared with live generation; th
 profile and keeps the evidence.
 """
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from headspec.classify.evidence import WindowEvidence, judged_windows
 from headspec.classify.head_map import DeadStatus, HeadMap, HeadVerdict
-from headspec.classify.naive import naive_roles
+from headspec.classify.naive import naive_verdicts
 from headspec.classify.thresholds import Thresholds
 from headspec.classify.traits import traits
 from headspec.errors import HeadspecError
@@ -41,56 +41,78 @@ def classify_heads(profile: HeadProfile, thresholds: Thresholds | None = None, r
     cut = thresholds or Thresholds()
     if rules not in RULES:
         raise HeadspecError(f"rules {rules!r}: choose one of {', '.join(RULES)}.")
-    decide = naive_roles if rules == "naive" else default_roles
-    all_traits = traits(profile, cut)
-    verdicts = []
-    for head, decision in zip(profile.about.heads(), decide(profile, cut), strict=True):
-        numbers = tuple((name, float(profile[name][profile.about.cell(head)])) for name in EVIDENCE)
-        evidence = (*numbers, *decision.pop("evidence", ()))
-        verdicts.append(HeadVerdict(head=head, traits=all_traits[head], evidence=evidence, **decision))
+    decide = naive_verdicts if rules == "naive" else default_verdicts
+    known = traits(profile, cut)
+    verdicts = [
+        replace(verdict, traits=known[verdict.head], evidence=(*_numbers(profile, verdict.head), *verdict.evidence))
+        for verdict in decide(profile, cut)
+    ]
     return HeadMap(profile.about, cut, rules, tuple(verdicts))
 
 
-def default_roles(profile: HeadProfile, cut: Thresholds) -> list[dict[str, Any]]:
-    """Role, margin, window, status, reason and window evidence of every head, in grid order."""
+def default_verdicts(profile: HeadProfile, cut: Thresholds) -> list[HeadVerdict]:
+    """Role, margin, window, reason and window evidence of every head, in the order of the grids."""
     spread, p95, repeats = profile["output_spread"], profile["output_spread_p95"], profile["repeat_deviation"]
     dead = np.stack(dead_margins(spread, p95, repeats, profile["induction_score"], cut))
     dead_margin = np.nan_to_num(dead, nan=-np.inf).min(0)
-    judged = judged_windows(profile, cut.windows)
     induction = np.nan_to_num(profile["induction_score"], nan=0.0)
-    fits = [np.stack(window_margins(each.mass, each.share, induction, cut)).min(0) for each in judged]
+    judged = judged_windows(profile, cut.windows)
+    # [window, condition, layer, head]: mass, share, no induction
+    margins = np.array([window_margins(each.mass, each.share, induction, cut) for each in judged])
     return [
-        _decide(profile, head, float(dead_margin[cell]), [float(fit[cell]) for fit in fits], judged)
+        _decide(profile, cut, head, float(dead_margin[cell]), margins[(..., *cell)] if judged else margins, judged)
         for head in profile.about.heads()
         for cell in [profile.about.cell(head)]
     ]
 
 
 def _decide(
-    profile: HeadProfile, head: HeadId, dead: float, fits: list[float], judged: list[WindowEvidence]
-) -> dict[str, Any]:
-    """The decision about one head, from its margins: of being dead, and of each window."""
+    profile: HeadProfile,
+    cut: Thresholds,
+    head: HeadId,
+    dead: float,
+    margins: np.ndarray,
+    judged: list[WindowEvidence],
+) -> HeadVerdict:
+    """The verdict on one head from its margins: of being dead, and `[window, condition]` of fitting a window."""
     cell = profile.about.cell(head)
-    passing = next((index for index, fit in enumerate(fits) if fit >= 0), None)
-    best = max(range(len(fits)), key=fits.__getitem__, default=None) if passing is None else passing
-    evidence: tuple[tuple[str, float], ...] = ()
-    where = "no window could be judged: the text is too short"
-    if best is not None:
-        each = judged[best]
-        evidence = (("windowed", float(each.window)), ("windowed_mass", float(each.mass[cell])),
-                    ("windowed_share", float(each.share[cell])))  # fmt: skip
-        where = (
-            f"the last {each.window} keys and the sinks hold {each.mass[cell]:.2f} of the attention, "
-            f"{each.share[cell]:.2f} of what lies outside the sinks"
-        )
     if dead >= 0:
         spread, repeats = profile["output_spread"][cell], profile["repeat_deviation"][cell]
         reason = f"what it writes varies by {spread:.3f} of the residual on text and {repeats:.3f} on repeats"
-        return {"role": HeadRole.DEAD, "margin": dead, "status": DeadStatus.CANDIDATE, "reason": reason,
-                "evidence": evidence}  # fmt: skip
-    if passing is not None:
-        margin = min(max(fits), -dead)
-        return {"role": HeadRole.POSITIONAL, "margin": margin, "window": judged[passing].window, "reason": where,
-                "evidence": evidence}  # fmt: skip
-    margin = min(-dead, -max(fits, default=-np.inf))
-    return {"role": HeadRole.GATHERING, "margin": margin, "reason": where, "evidence": evidence}
+        return HeadVerdict(head, HeadRole.DEAD, dead, status=DeadStatus.CANDIDATE, reason=reason)
+    if not judged:
+        return HeadVerdict(head, HeadRole.GATHERING, -dead, reason=_why_unjudged(profile, cut))
+    fits = margins.min(axis=1)
+    if fits.max() >= 0:
+        needed = judged[int(np.argmax(fits >= 0))]
+        return HeadVerdict(head, HeadRole.POSITIONAL, float(min(fits.max(), -dead)), window=needed.window,
+                           reason=_held(needed, cell), evidence=_window_numbers(needed, cell))  # fmt: skip
+    nearest = judged[int(margins[:, :2].min(axis=1).argmax())]
+    reason, score = _held(nearest, cell), profile["induction_score"][cell]
+    if score >= cut.protected_induction:
+        reason = f"its induction score of {score:.2f} protects it; {reason}"
+    return HeadVerdict(head, HeadRole.GATHERING, float(min(-dead, -fits.max())), reason=reason,
+                       evidence=_window_numbers(nearest, cell))  # fmt: skip
+
+
+def _held(each: WindowEvidence, cell: tuple[int, int]) -> str:
+    return (
+        f"the last {each.window} keys and the sinks hold {each.mass[cell]:.2f} of the attention, "
+        f"{each.share[cell]:.2f} of what lies outside the sinks"
+    )
+
+
+def _window_numbers(each: WindowEvidence, cell: tuple[int, int]) -> tuple[tuple[str, float], ...]:
+    mass, share = float(each.mass[cell]), float(each.share[cell])
+    return ("judged_window", float(each.window)), ("windowed_mass", mass), ("windowed_share", share)
+
+
+def _why_unjudged(profile: HeadProfile, cut: Thresholds) -> str:
+    counted = profile.near_mass.shape[-1]
+    if min(cut.windows) > counted:
+        return f"no window could be judged: the probe counts offsets one by one up to {counted - 1} only"
+    return "no window could be judged: the text is too short"
+
+
+def _numbers(profile: HeadProfile, head: HeadId) -> list[tuple[str, float]]:
+    return [(name, float(profile[name][profile.about.cell(head)])) for name in EVIDENCE]

@@ -19,7 +19,7 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.split(":")[0]
-    if kind not in DEVICES:
+    if kind not in DEVICES or kind == "auto":
         raise ModelError(f"device {device!r}: choose one of {', '.join(DEVICES)} (or cuda:1).")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not available[kind]:

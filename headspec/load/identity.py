@@ -45,7 +45,7 @@ def identify(model: Any) -> Identity:
         n_layers=cfg.n_layers, n_heads=cfg.n_heads, d_head=cfg.d_head, d_model=cfg.d_model, context=cfg.n_ctx,
         dtype=str(parameter.dtype).removeprefix("torch."), device=str(cfg.device or parameter.device),
         vocabulary=_ordinary_ids(tokenizer, cfg.d_vocab),
-        bos=None if tokenizer is None else _first_known(tokenizer.bos_token_id, tokenizer.eos_token_id),
+        bos=_bos(tokenizer, cfg.d_vocab),
     )  # fmt: skip
 
 
@@ -56,5 +56,9 @@ def _ordinary_ids(tokenizer: Any, d_vocab: int) -> Sequence[int]:
     return [token for token in range(min(len(tokenizer), d_vocab)) if token not in special]
 
 
-def _first_known(*ids: int | None) -> int | None:
-    return next((token for token in ids if token is not None), None)
+def _bos(tokenizer: Any, d_vocab: int) -> int | None:
+    if tokenizer is None:
+        return None
+    # TransformerLens gives a tokenizer without special tokens one of its own, which the embedding may lack.
+    known = (token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None)
+    return next((token for token in known if token < d_vocab), None)

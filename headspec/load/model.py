@@ -1,5 +1,6 @@
 """The only place that boots a TransformerBridge: from the hub, a directory, the packaged model or random weights."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from headspec.load.device import choose_device, settle_on_mps
 from headspec.load.identity import NAME_ATTRIBUTE, identify
 from headspec.load.names import ModelName, Origin, resolve
 from headspec.load.pythia import SHAPES
+from headspec.load.weights import check_directory, complete_weights_class
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def load_model(
@@ -50,68 +51,69 @@ def load_model(
     dtype = _dtype(dtype)
     place = "cpu" if device_map is not None else choose_device(device)
     start = "cpu" if place == "mps" else place
-    with _explained(source):
+    with _explained(source), _own_random_state(seed):
         if source.origin is Origin.RANDOM:
-            model = _random(source, dtype, seed, start)
+            model = _random(source.location, dtype, start)
         else:
-            model = _pretrained(source, start, dtype, device_map, trust_remote_code)
-            setattr(model, NAME_ATTRIBUTE, source.name)
+            placement = {"device": start} if device_map is None else {"device_map": device_map}
+            model = _pretrained(source, dtype, trust_remote_code, placement)
+    setattr(model, NAME_ATTRIBUTE, source.name)
     model.eval()
     return settle_on_mps(model, identify(model).vocabulary) if place == "mps" else model
 
 
 def reinitialised(model: Any, seed: int = 0) -> "TransformerBridge":
     """An untrained twin of `model`: same architecture and sizes, random weights, named `random:<name>`."""
-    name = f"random:{identify(model).name.removeprefix('random:')}"
-    config, device = model.original_model.config, identify(model).device
-    return _from_config(config, torch.float32, seed, name, device, model.tokenizer)
+    identity, config = identify(model), copy.deepcopy(model.original_model.config)
+    with _own_random_state(seed):
+        twin = _bridge(_untrained(config, torch.float32, identity.device), model.tokenizer)
+    setattr(twin, NAME_ATTRIBUTE, f"random:{identity.name.removeprefix('random:')}")
+    return twin
 
 
-def _random(source: ModelName, dtype: torch.dtype, seed: int, device: str) -> "TransformerBridge":
+def _random(shape: str, dtype: torch.dtype, device: str) -> "TransformerBridge":
     from transformers import GPTNeoXConfig
 
-    return _from_config(GPTNeoXConfig(**SHAPES[source.location].config()), dtype, seed, source.name, device)
+    return _bridge(_untrained(GPTNeoXConfig(**SHAPES[shape].config()), dtype, device), tokenizer=None)
 
 
-def _from_config(
-    config: Any, dtype: torch.dtype, seed: int, name: str, device: str, tokenizer: Any = None
-) -> "TransformerBridge":
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
+def _untrained(config: Any, dtype: torch.dtype, device: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        hf = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
-    model = build_bridge_from_module(
-        hf, type(hf).__name__, hf_config=hf.config, tokenizer=tokenizer, model_name=name, dtype=dtype
-    )
-    setattr(model, NAME_ATTRIBUTE, name)
-    return model
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").to(device)
+
+
+def _bridge(hf: Any, tokenizer: Any) -> "TransformerBridge":
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    return build_bridge_from_module(hf.eval(), type(hf).__name__, hf_config=hf.config, tokenizer=tokenizer)
 
 
 def _pretrained(
-    source: ModelName, device: str, dtype: torch.dtype, device_map: Any, trust_remote_code: bool
+    source: ModelName, dtype: torch.dtype, trust_remote_code: bool, placement: dict[str, Any]
 ) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
-    folder = Path(source.location) if source.origin is Origin.DIRECTORY else None
-    if folder is not None:
-        _check_directory(folder)
-    placement = {"device": device} if device_map is None else {"device_map": device_map}
-    model = TransformerBridge.boot_transformers(
-        source.location, dtype=dtype, revision=source.revision, trust_remote_code=trust_remote_code, **placement
-    )
-    if folder is not None and not any((folder / file).exists() for file in TOKENIZER_FILES):
-        # TransformerLens would go on with a two-token tokenizer, without a word.
-        model.tokenizer = None
-    return model
+    complete = complete_weights_class()
+    if source.origin is Origin.DIRECTORY and not check_directory(Path(source.location)):
+        # Left to itself, TransformerLens would go on with a two-token tokenizer, without a word.
+        hf = complete.from_pretrained(
+            source.location, dtype=dtype, attn_implementation="eager", trust_remote_code=trust_remote_code,
+            device_map=placement.get("device_map"),
+        )  # fmt: skip
+        return _bridge(hf.to(placement["device"]) if "device" in placement else hf, tokenizer=None)
+    return TransformerBridge.boot_transformers(
+        source.location, dtype=dtype, revision=source.revision, trust_remote_code=trust_remote_code,
+        model_class=complete, **placement,
+    )  # fmt: skip
 
 
-def _check_directory(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json: a model directory is what save_pretrained writes.")
-    if not any(any(folder.glob(pattern)) for pattern in WEIGHT_PATTERNS):
-        raise ModelError(f"{folder} has a config.json but no weights (*.safetensors or pytorch_model*.bin).")
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Draw from `seed`, and leave the user's random state as it was: loading initialises weights at random first."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager
@@ -134,16 +136,16 @@ def _explained(source: ModelName) -> Iterator[None]:
         raise ModelError(
             f"cannot load {where}: {_first_line(error)} Is the name right, and the network or the hub's cache at hand?"
         ) from error
-    except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (EOFError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"cannot load {source.name}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [f"{type(error).__name__}."])[0]
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    if found not in DTYPES:
         raise ModelError(f"dtype {dtype!r}: choose float32, bfloat16 or float16.")
     return found

@@ -45,9 +45,19 @@ class ModelName:
 
 
 def folder_name(model: str) -> str:
-    """The part of a results folder's name that says which model it is about."""
-    last = Path(model).name if Path(model).is_dir() else model.rsplit("/", 1)[-1]
-    return re.sub(r"[^\w.-]+", "-", last.replace("pythia-", "")).strip("-")
+    """The part of a results folder's name that says which model it is about.
+
+    >>> folder_name("random:pythia-160m")
+    'random-160m'
+    """
+    name = model.removeprefix("random:")
+    if name and Path(name).expanduser().is_dir():
+        short = Path(name).expanduser().resolve().name
+    else:
+        base, _, revision = name.partition("@")
+        short = "-".join(part for part in (base.rsplit("/", 1)[-1], revision) if part)
+    short = re.sub(r"[^\w.]+", "-", short.replace("pythia-", "")).strip("-")
+    return f"random-{short}" if model.startswith("random:") else short
 
 
 def resolve(name: str, revision: str | None = None) -> ModelName:
@@ -57,24 +67,35 @@ def resolve(name: str, revision: str | None = None) -> ModelName:
     directory; any hub id, with `@revision`.
     """
     text = str(name)
-    if text == "demo":
-        return ModelName("demo", Origin.DIRECTORY, str(DEMO_FOLDER))
-    if text.startswith("random:"):
-        return _random(text)
-    if Path(text).expanduser().is_dir():
-        return ModelName(text, Origin.DIRECTORY, str(Path(text).expanduser()))
-    if text.startswith((".", "/", "~")):
-        raise ModelError(f"{text}: no such directory. A model directory holds config.json and the weights.")
+    local = _local(text)
+    if local is not None:
+        if revision:
+            raise ModelError(f"{text} is not on the hub, so it has no revision {revision!r}: leave it out.")
+        return local
     base, _, at = text.partition("@")
     if at and revision and at != revision:
         raise ModelError(f"{text} names revision {at}, and revision={revision!r} another: give one.")
     return _remote(text, base, at or revision)
 
 
+def _local(text: str) -> ModelName | None:
+    """What needs no hub: the packaged model, random weights, a directory."""
+    if text == "demo":
+        return ModelName("demo", Origin.DIRECTORY, str(DEMO_FOLDER))
+    if text.startswith("random:"):
+        return _random(text)
+    if text and Path(text).expanduser().is_dir():
+        return ModelName(text, Origin.DIRECTORY, str(Path(text).expanduser()))
+    if text.startswith((".", "/", "~")):
+        raise ModelError(f"{text}: no such directory. A model directory holds config.json and the weights.")
+    return None
+
+
 def _random(text: str) -> ModelName:
     shape = text.removeprefix("random:").removesuffix("-deduped")
     if shape not in SHAPES:
-        raise ModelError(f"{text}: random weights come in the shapes {', '.join(SHAPES)}.{_did_you_mean(shape)}")
+        hint = _did_you_mean(shape, list(SHAPES))
+        raise ModelError(f"{text}: random weights come in the shapes {', '.join(SHAPES)}.{hint}")
     return ModelName(f"random:{shape}", Origin.RANDOM, shape)
 
 
@@ -85,8 +106,9 @@ def _remote(text: str, base: str, revision: str | None) -> ModelName:
         return ModelName(f"{short}@{revision}" if revision else short, Origin.HUB, f"EleutherAI/{short}", revision)
     looks_like_alias = "/" not in base and (short.startswith("pythia") or difflib.get_close_matches(base, ["demo"]))
     if looks_like_alias or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):
-        raise ModelError(f"unknown model {text!r}.{_did_you_mean(short)} `headspec models` lists the names.")
-    return ModelName(text, Origin.HUB, base, revision)
+        hint = _did_you_mean(short, [*ALIASES, "demo"])
+        raise ModelError(f"unknown model {text!r}.{hint} `headspec models` lists the names.")
+    return ModelName(f"{base}@{revision}" if revision else base, Origin.HUB, base, revision)
 
 
 def _check_step(alias: str, revision: str | None) -> None:
@@ -96,6 +118,6 @@ def _check_step(alias: str, revision: str | None) -> None:
         raise ModelError(f"{alias} has no checkpoint {revision}: nearest is {alias}@step{nearest}.")
 
 
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, [*ALIASES, "demo"], n=3)
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
     return f" Did you mean {' or '.join(close)}?" if close else ""

@@ -1,10 +1,9 @@
-"""Where text comes from, and how it becomes windows of token ids that fit a model."""
+"""How text becomes windows of token ids that fit a model."""
 
 import hashlib
-import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,8 @@ from torch import Tensor
 
 from headspec.errors import ModelError, TextError
 from headspec.load.identity import identify
-from headspec.load.names import DEMO_FOLDER
+from headspec.load.sources import PACKAGED, read_text
 
-PACKAGED = ("probe", "select", "certify")
-"""Texts that come with headspec: one to probe with, one to choose plans with, one to judge them with."""
 SHORTEST = 17
 """Tokens a text must have: averages skip the first 16 queries."""
 CHARACTERS_PER_TOKEN = 8
@@ -53,7 +50,7 @@ def load_text(
             seeded random token ids, whatever the source.
         source: `probe`, `select` or `certify` (packaged); a file; `-` for standard input; `datasets:NAME` or
             `datasets:NAME/CONFIG` with an optional `#COLUMN` (column `text` by default), streamed.
-        n_tokens: How many tokens are wanted; a shorter text is used whole, with a warning.
+        n_tokens: How many tokens are wanted; of a shorter text every whole window is used, with a warning.
         window: Tokens a window; the model's context, if the text is long enough, by default.
         seed: Draws which windows of a longer text are taken.
         bos: Start each window with the tokenizer's BOS token; by default as the model's family does (Pythia: no).
@@ -66,67 +63,28 @@ def load_text(
     if model.tokenizer is None and identity.random_weights:
         return random_tokens(identity.vocabulary, n_tokens, window, seed)
     bos = bool(getattr(model.cfg, "default_prepend_bos", False)) if bos is None else bos
+    front = [identity.bos] if bos else []
+    if None in front:
+        raise TextError(f"{identity.name}'s tokenizer has no BOS token: leave bos= out.")
     ids = tokenize(model, read_text(source, n_tokens * CHARACTERS_PER_TOKEN))
-    room = window - bos
-    tokens = draw_windows(ids, n_tokens, room, seed)
-    if bos:
-        if identity.bos is None:
-            raise TextError(f"{identity.name}'s tokenizer has no BOS token: leave bos= out.")
-        tokens = torch.cat([torch.full((len(tokens), 1), identity.bos), tokens], dim=1)
+    tokens = draw_windows(ids, n_tokens, window - len(front), seed)
+    tokens = torch.cat([torch.tensor(front, dtype=torch.int64).expand(len(tokens), -1), tokens], dim=1)
     return TokenWindows(tokens, f"packaged {source}.txt" if source in PACKAGED else source)
 
 
 def as_windows(tokens: Any, model: Any, least: int = SHORTEST) -> TokenWindows:
     """Check what a user handed in (text, token ids or TokenWindows) and cut it to the model's context."""
     identity = identify(model)
-    if isinstance(tokens, str):
-        tokens = TokenWindows(tokenize(model, tokens), "text")
-    elif not isinstance(tokens, TokenWindows):
-        tokens = TokenWindows(torch.as_tensor(tokens), "tokens")
-    ids = tokens.tokens
+    if isinstance(tokens, TokenWindows):
+        ids, source = tokens.tokens, tokens.source
+    else:
+        ids, source = (tokenize(model, tokens), "text") if isinstance(tokens, str) else (_as_ids(tokens), "tokens")
     if ids.ndim == 1:
         _check_length(len(ids), least)
         window = min(len(ids), identity.context)
         ids = ids[: len(ids) // window * window].view(-1, window)
-    _check_ids(ids, least, identity.context, model.cfg.d_vocab)
-    return TokenWindows(ids, tokens.source)
-
-
-def read_text(source: str, n_characters: int | None = None) -> str:
-    """The text of a packaged name, a file, standard input (`-`) or a data set (`datasets:NAME`)."""
-    if source.startswith("datasets:"):
-        return _read_dataset(source.removeprefix("datasets:"), n_characters)
-    if source == "-":
-        data = sys.stdin.buffer.read()
-    else:
-        path = DEMO_FOLDER / f"{source}.txt" if source in PACKAGED else Path(source).expanduser()
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise TextError(
-                f"cannot read the text {source}: {error.strerror}. Give a file, - for standard input, datasets:NAME, "
-                f"or one of the packaged {', '.join(PACKAGED)}."
-            ) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(f"{source} is not UTF-8 text (byte {error.start}): is it a binary file?") from error
-    if "\0" in text:
-        raise TextError(f"{source} contains zero bytes: is it a binary file?")
-    if not text.strip():
-        raise TextError(f"{source} is empty.")
-    return text
-
-
-def read_token_ids(path: str) -> Int[Tensor, " token"]:
-    """Token ids from a file: `.npy`, or whole numbers separated by white space."""
-    import numpy
-
-    try:
-        array = numpy.load(path) if str(path).endswith(".npy") else numpy.loadtxt(path, dtype=numpy.int64, ndmin=1)
-        return torch.as_tensor(array.reshape(-1).astype(numpy.int64, casting="same_kind"))
-    except (OSError, ValueError, TypeError) as error:
-        raise TextError(f"cannot read token ids from {path}: {error}. Want whole numbers, or a .npy file.") from error
+    _check_windows(ids, least, identity.context, model.cfg.d_vocab)
+    return TokenWindows(ids, source)
 
 
 def tokenize(model: Any, text: str) -> Int[Tensor, " token"]:
@@ -139,19 +97,20 @@ def tokenize(model: Any, text: str) -> Int[Tensor, " token"]:
 
 def draw_windows(ids: Int[Tensor, " text"], n_tokens: int, window: int, seed: int) -> Int[Tensor, "window token"]:
     """Cut `ids` into windows and take as many, drawn with `seed`, as make `n_tokens`; in the order of the text."""
-    _check_length(len(ids))
-    if len(ids) < n_tokens:
-        warnings.warn(f"the text has {len(ids)} tokens, not the {n_tokens} asked for: using all of it.", stacklevel=3)
+    _check_length(len(ids), SHORTEST)
     window = min(window, len(ids))
     pieces = ids[: len(ids) // window * window].view(-1, window)
+    if len(ids) < n_tokens:
+        used = "all of it" if pieces.numel() == len(ids) else f"{pieces.numel()} of them, in windows of {window}"
+        warnings.warn(f"the text has {len(ids)} tokens, not the {n_tokens} asked for: using {used}.", stacklevel=3)
     wanted = min(max(1, n_tokens // window), len(pieces))
     chosen = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed))[:wanted]
     return pieces[chosen.sort().values]
 
 
-def random_tokens(vocabulary: Any, n_tokens: int, window: int, seed: int) -> TokenWindows:
+def random_tokens(vocabulary: Sequence[int], n_tokens: int, window: int, seed: int) -> TokenWindows:
     """Seeded random token ids: all that a model without a tokenizer can read."""
-    _check_length(n_tokens)
+    _check_length(n_tokens, SHORTEST)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(vocabulary), (max(1, n_tokens // window), window), generator=generator)
     return TokenWindows(torch.tensor(vocabulary)[drawn], f"random token ids (seed {seed})")
@@ -171,37 +130,27 @@ def _window(window: int | None, n_tokens: int, context: int) -> int:
     return min(window or context, n_tokens)
 
 
-def _check_length(n_tokens: int, least: int = SHORTEST) -> None:
-    if n_tokens < least:
-        raise TextError(f"the text has {n_tokens} tokens; {least} or more are needed: averages skip the first queries.")
+def _as_ids(tokens: Any) -> Tensor:
+    wanted = "want whole numbers, [window, token] or one sequence"
+    try:
+        ids = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TextError(f"token ids that are no array ({error}): {wanted}.") from error
+    if ids.ndim not in (1, 2) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise TextError(f"token ids of shape {tuple(ids.shape)}, {ids.dtype}: {wanted}.")
+    return ids.to(torch.int64)
 
 
-def _check_ids(ids: Tensor, least: int, context: int, d_vocab: int) -> None:
-    if ids.ndim != 2 or ids.is_floating_point():
-        raise TextError(f"token ids of shape {tuple(ids.shape)}, {ids.dtype}: want whole numbers, [window, token].")
+def _check_windows(ids: Int[Tensor, "window token"], least: int, context: int, d_vocab: int) -> None:
+    if len(ids) == 0:
+        raise TextError("no windows of token ids were given: the first axis is 0 long.")
     _check_length(ids.shape[1], least)
     if ids.shape[1] > context:
         raise TextError(f"windows of {ids.shape[1]} tokens are beyond the model's context of {context}: cut them.")
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < d_vocab:
+    if not 0 <= int(ids.min()) <= int(ids.max()) < d_vocab:
         raise TextError(f"token ids from {int(ids.min())} to {int(ids.max())}: this model knows 0–{d_vocab - 1}.")
 
 
-def _read_dataset(name: str, n_characters: int | None) -> str:
-    from datasets import load_dataset
-
-    path, _, column = name.partition("#")
-    column = column or "text"
-    try:
-        rows = load_dataset(path, split="train", streaming=True)
-        pieces: list[str] = []
-        for row in rows:
-            pieces.append(row[column])
-            if n_characters is not None and sum(map(len, pieces)) >= n_characters:
-                break
-    except KeyError as error:
-        raise TextError(f"data set {path} has no column {column}: name it as in datasets:{path}#title.") from error
-    except Exception as error:
-        raise TextError(f"cannot read data set {path}: {error}") from error
-    if not pieces:
-        raise TextError(f"data set {path} is empty.")
-    return "\n\n".join(pieces)
+def _check_length(n_tokens: int, least: int) -> None:
+    if n_tokens < least:
+        raise TextError(f"the text has {n_tokens} tokens; {least} or more are needed: averages skip the first queries.")

@@ -34,7 +34,7 @@ class Totals:
         kept = {name: stacked[name] for name in KEPT_PER_WINDOW}
         for name in ("patterns", "outputs"):
             kept[name] = stacked[name] @ counted
-        self.windows.append({name: value.float() for name, value in kept.items()})
+        self.windows.append(kept)  # float64: a spread is a small difference of large moments
         for name, value in stacked.items():
             self.sums[name] = self.sums.get(name, torch.zeros(())) + value.sum(0)
 
@@ -45,12 +45,11 @@ def relative_spread(sums: Sums, center: Tensor, gram: Tensor) -> Tensor:
     The mean of ‖z−c‖²_G / ‖r‖² is (Σ w zᵀGz − 2 cᵀG Σ w z + cᵀGc Σ w) / n with w = 1/‖r‖²: exact in one pass.
     `center` is `[layer, head, d_head]`, `gram` `[layer, head, d_head, d_head]`.
     """
-    moments = {name: sums[name].double() for name in ("weighted_energy", "weighted_z", "weight", "count")}
     projected = einsum(gram, center, "layer head d e, layer head e -> layer head d")
-    cross = einsum(moments["weighted_z"], projected, "... layer head d, layer head d -> ... layer head")
+    cross = einsum(sums["weighted_z"], projected, "... layer head d, layer head d -> ... layer head")
     own = einsum(center, projected, "layer head d, layer head d -> layer head")
-    total = moments["weighted_energy"] - 2 * cross + own * moments["weight"][..., None]
-    return (total / moments["count"][..., None]).clamp(min=0).sqrt()
+    total = sums["weighted_energy"] - 2 * cross + own * sums["weight"][..., None]
+    return (total / sums["count"][..., None]).clamp(min=0).sqrt()
 
 
 def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | None, gram: Tensor) -> HeadProfile:
@@ -95,7 +94,7 @@ def _by_position(sums: Sums, per_position: np.ndarray) -> dict[str, Tensor]:
 
 def _by_window(text: Totals, n_counted: int) -> dict[str, Tensor]:
     both = torch.cat([torch.cat([batch["patterns"], batch["outputs"]], dim=-1) for batch in text.windows])
-    return {name: both[..., index].double() / n_counted for index, name in enumerate(BY_POSITION)}
+    return {name: both[..., index] / n_counted for index, name in enumerate(BY_POSITION)}
 
 
 def _window_spread(text: Totals, mean_z: Tensor, gram: Tensor) -> Tensor:

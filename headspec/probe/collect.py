@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from headspec.errors import ModelError
+from headspec.errors import HeadspecError, ModelError
 from headspec.load.identity import identify
 from headspec.load.text import TokenWindows, as_windows
 from headspec.probe.about import ProbeAbout
@@ -64,11 +64,15 @@ def probe_heads(
         TextError: Fewer than `first_query + 1` tokens, a window beyond the model's context, ids beyond its vocabulary.
         ModelError: A layer out of range, or a model that does not fire the hooks this needs.
     """
+    _check_at_least(1, segment=segment, batch_size=batch_size)
+    _check_at_least(0, n_repeats=n_repeats, n_sinks=n_sinks, first_query=first_query)
     about = identify(model)
     windows = as_windows(tokens, model, least=first_query + 1)
     chosen = _chosen_layers(layers, every, about.n_layers)
     n_windows, window = windows.tokens.shape
-    repeat_length = (min(window, REPEATED_CONTEXT) - 1) // 2 if n_repeats else 0
+    repeat_length = (min(window, REPEATED_CONTEXT) - 1) // 2
+    if repeat_length < 2 or n_repeats == 0:
+        n_repeats = repeat_length = 0
     settings = ProbeAbout(
         model=about.name, n_layers=about.n_layers, n_heads=about.n_heads, d_head=about.d_head, d_model=about.d_model,
         context=about.context, layers=chosen, text=windows.source, text_digest=windows.digest, n_windows=n_windows,
@@ -135,7 +139,6 @@ def _run_segments(model: Any, tokens: Tensor, readers: list[LayerReader], segmen
         for piece in tokens.split(segment, dim=1):
             model(piece, past_key_values=cache, return_type=None, **keywords)
             _check_seen(readers)
-            give_back_free_memory()
             yield piece.numel()
 
 
@@ -153,6 +156,7 @@ def _patterns_let_go(model: Any) -> Iterator[None]:
         attention = model.blocks[int(hook.name.split(".")[1])].attn
         if getattr(attention, "_pattern", None) is not None:
             attention._pattern = None
+        give_back_free_memory()
 
     with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_out", let_go) for layer in range(model.cfg.n_layers)]):
         yield
@@ -173,6 +177,12 @@ def _check_seen(readers: list[LayerReader]) -> None:
                 f"layer {reader.layer} fired no hook_pattern or hook_z: headspec probes decoders with ordinary "
                 "softmax attention in every layer. Leave this layer out with layers=."
             )
+
+
+def _check_at_least(least: int, **settings: int) -> None:
+    for name, value in settings.items():
+        if value < least:
+            raise HeadspecError(f"{name}={value}: want {least} or more.")
 
 
 def _chosen_layers(layers: Sequence[int] | None, every: int, n_layers: int) -> tuple[int, ...]:

@@ -111,7 +111,11 @@ class HeadProfile:
             raise RecordError(f"{path} is damaged or not a safetensors file ({error}). Run the probe again.") from error
         if header.get("schema") != SCHEMA:
             raise RecordError(f"{path} is not a {SCHEMA} but {header.get('schema', 'something else')}. Probe anew.")
-        return cls._from_arrays(ProbeAbout.from_dict(json.loads(header["about"])), arrays, path)
+        try:
+            about = ProbeAbout.from_dict(json.loads(header["about"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"{path} has a damaged header ({type(error).__name__}: {error}). Probe anew.") from error
+        return cls._from_arrays(about, arrays, path)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         flat: dict[str, np.ndarray] = {}

@@ -4,8 +4,11 @@ Pure functions, activations in and numbers out: no model, no hooks, no cut-offs.
 too is in `headspec.runtime.statistics`.
 """
 
+from functools import lru_cache
+from itertools import pairwise
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headspec.runtime.statistics import near_mass
@@ -74,8 +77,9 @@ def offset_mass(
     near = near_mass(pattern, positions, len(exact))
     if len(exact) == len(edges):
         return near
-    far = torch.einsum("bhqk,qko->bhqo", pattern, _far_bins(positions, pattern.shape[-1], edges[len(exact) :]))
-    return torch.cat([near, far], dim=-1)
+    n_queries, n_keys = pattern.shape[-2:]
+    far = _far_bins(int(positions[0]), n_queries, n_keys, edges[len(exact) :], pattern.device)
+    return torch.cat([near, torch.einsum("bhqk,qko->bhqo", pattern, far)], dim=-1)
 
 
 def mass_at_offset(pattern: Pattern, positions: Positions, offset: int) -> PerQuery:
@@ -99,10 +103,12 @@ def value_weighted_sink_share(pattern: Pattern, value_norms: Float[Tensor, "batc
     return sinks / everything.clamp(min=torch.finfo(everything.dtype).tiny)
 
 
-def _far_bins(positions: Positions, n_keys: int, edges: tuple[int, ...]) -> Float[Tensor, "query key bin"]:
-    """1 where a key lies in a bin of offsets from `edges[0]` on."""
-    offsets = positions[:, None] - torch.arange(n_keys, device=positions.device)
-    inside: Bool[Tensor, "query key bin"] = bins(offsets, edges)[..., None] == torch.arange(
-        len(edges), device=positions.device
-    )
-    return inside.float()
+@lru_cache(maxsize=1)  # the same for every tile and layer of a segment
+def _far_bins(
+    first: int, n_queries: int, n_keys: int, edges: tuple[int, ...], device: torch.device
+) -> Float[Tensor, "query key bin"]:
+    """1 where a key lies in a bin of offsets from `edges[0]` on; queries are at positions `first`, `first + 1`, …"""
+    queries = torch.arange(first, first + n_queries, device=device)
+    offsets = queries[:, None] - torch.arange(n_keys, device=device)
+    inside = [(offsets >= low) & (offsets < high) for low, high in pairwise([*edges, n_keys + edges[-1]])]
+    return torch.stack(inside, dim=-1).float()

@@ -4,6 +4,7 @@ They were fitted on a 135M-parameter language model and on the packaged 2.2M-par
 of which is a Pythia: defaults to start from and to check, not truths. Every one is an option.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -19,7 +20,7 @@ class RoleThresholds:
     """Least share of the attention *outside the sinks* that falls into the window. Keeps heads that merely rest on
     a sink from being called positional. Source: as `windowed_mass`."""
 
-    windows: tuple[int, ...] = (3, 4, 8, 16, 32, 64)
+    windows: Sequence[int] = (3, 4, 8, 16, 32, 64)
     """Window sizes to try, in keys, the query's own included; the smallest that passes is the one a head needs."""
 
     dead_spread: float = 0.09
@@ -45,6 +46,6 @@ class RoleThresholds:
         for name in ("dead_spread", "dead_spread_p95", "dead_repeat_deviation"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is a size relative to the residual, 0 or more, got {getattr(self, name)}.")
-        object.__setattr__(self, "windows", tuple(self.windows))
+        object.__setattr__(self, "windows", tuple(self.windows))  # JSON gives a list
         if not self.windows or list(self.windows) != sorted(set(self.windows)) or self.windows[0] < 1:
             raise ValueError(f"windows are rising numbers of keys from 1 on, got {self.windows}.")

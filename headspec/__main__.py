@@ -1,0 +1,5 @@
+"""`python -m headspec` is the command line."""
+
+from headspec.cli import main
+
+main()

@@ -1,0 +1,37 @@
+"""Models that many tests share. Nothing downloads: the hub is off before any library can ask it."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@pytest.fixture(scope="session")
+def demo() -> "TransformerBridge":
+    """The packaged model. Shared: leave it as it is."""
+    from headspec.load.model import load_model
+
+    return load_model("demo", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def neox_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-NeoX in the layout of Pythia on the hub, with a byte tokenizer. Shared: copy it to change it."""
+    from tiny_models import save_neox_hub_layout
+
+    return save_neox_hub_layout(tmp_path_factory.mktemp("neox"))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with grouped-query attention and a byte tokenizer. Shared: copy it to change it."""
+    from tiny_models import save_llama
+
+    return save_llama(tmp_path_factory.mktemp("llama"))

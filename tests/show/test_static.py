@@ -1,0 +1,92 @@
+"""The PNGs: they appear, tell the truth of their records, and stay readable for many heads."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from headspec.classify.head_map import HeadMap
+from headspec.classify.rules import classify_heads
+from headspec.probe.profile import HeadProfile
+from headspec.show import static
+from headspec.show.style import ROLE_ORDER, SORT_ABOVE, caption, head_order, role_grid
+
+DRAWERS = (static.head_roles, static.entropy_heatmap, static.position_preference, static.temporal_evolution)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def test_four_pngs_are_written(demo_profile: HeadProfile, demo_map: HeadMap, tmp_path: Path) -> None:
+    paths = static.draw_all(demo_profile, demo_map, tmp_path)
+    assert {path.name for path in paths} == {
+        "head_roles.png", "entropy_heatmap.png", "position_preference.png", "temporal_evolution.png",
+    }  # fmt: skip
+    assert all(path.read_bytes().startswith(PNG_SIGNATURE) and path.stat().st_size > 10_000 for path in paths)
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+@pytest.mark.parametrize("draw", DRAWERS)
+def test_random_weights_are_named_in_every_figure(
+    draw: Callable[[HeadProfile, HeadMap], Figure], demo_profile: HeadProfile, demo_map: HeadMap
+) -> None:
+    about = replace(demo_profile.about, model="random:pythia-70m")
+    figure = draw(replace(demo_profile, about=about), replace(demo_map, about=about))
+    assert "RANDOM WEIGHTS" in figure.get_suptitle()
+
+
+def test_role_map_colours_each_head_by_its_role(demo_profile: HeadProfile, demo_map: HeadMap) -> None:
+    drawn = static.head_roles(demo_profile, demo_map).axes[0].images[0].get_array()
+    assert drawn is not None
+    for verdict in demo_map:
+        assert ROLE_ORDER[int(drawn[demo_map.about.cell(verdict.head)])] == verdict.role
+
+
+def test_role_map_writes_the_window_of_a_positional_head(demo_profile: HeadProfile, demo_map: HeadMap) -> None:
+    texts = {t.get_position(): t.get_text() for t in static.head_roles(demo_profile, demo_map).axes[0].texts}
+    assert texts[(7, 1)] == f"{demo_map['L1H7'].window}\np"
+    assert texts[(3, 2)] == "i"
+
+
+def test_entropy_heatmap_shows_the_profile_s_numbers(demo_profile: HeadProfile, demo_map: HeadMap) -> None:
+    drawn = static.entropy_heatmap(demo_profile, demo_map).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(drawn, demo_profile["normalized_entropy"])
+
+
+def test_many_heads_are_sorted_by_role_within_each_layer(
+    demo_profile: HeadProfile, enlarge: Callable[[HeadProfile, int, int], HeadProfile]
+) -> None:
+    many = classify_heads(enlarge(demo_profile, 32, 32))
+    assert len(many) == 1024 > SORT_ABOVE
+    roles = np.take_along_axis(role_grid(many), head_order(many), axis=1)
+    assert (np.diff(roles, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("draw", DRAWERS)
+def test_figures_of_1024_heads_are_drawn(
+    draw: Callable[[HeadProfile, HeadMap], Figure],
+    demo_profile: HeadProfile,
+    enlarge: Callable[[HeadProfile, int, int], HeadProfile],
+    tmp_path: Path,
+) -> None:
+    many = enlarge(demo_profile, 32, 32)
+    path = static.save_png(draw(many, classify_heads(many)), tmp_path / "many.png")
+    assert path.stat().st_size > 10_000
+
+
+def test_a_figure_of_some_layers_names_those_layers(demo_profile: HeadProfile) -> None:
+    profile = replace(demo_profile, about=replace(demo_profile.about, layers=(1, 3, 5, 7), n_layers=8))
+    axes = static.head_roles(profile, classify_heads(profile)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "3", "5", "7"]
+
+
+def test_a_long_source_is_shortened_in_the_caption(demo_map: HeadMap) -> None:
+    assert "…" in caption(replace(demo_map.about, text="/a/very/long/path" * 10))
+
+
+def test_drawing_needs_no_torch_and_no_display() -> None:
+    code = "import sys, headspec.show.static, headspec.pipeline; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PATH": "", "DISPLAY": ""}, check=False).returncode == 0

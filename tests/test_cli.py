@@ -1,0 +1,171 @@
+"""The command line as a shell sees it: outputs, files, exit codes, and errors in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headspec.pipeline import HEAD_MAP, PROFILE, SPECIALISATION, STATISTICS
+
+PNGS = {"head_roles.png", "entropy_heatmap.png", "position_preference.png", "temporal_evolution.png"}
+QUICK = ("--tokens", "512", "--no-controls", "--device", "cpu")
+
+
+def headspec(*arguments: str, folder: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`, as a user would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "headspec", *arguments], cwd=folder, input=stdin, capture_output=True, check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("run")
+    done = headspec("analyze", "demo", "--tokens", "1024", "--device", "cpu", folder=folder)
+    return folder / "results" / "attention_analysis_demo", done
+
+
+def test_analyze_writes_every_file(analysed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = analysed
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} == PNGS | {PROFILE, HEAD_MAP, STATISTICS, SPECIALISATION}
+
+
+def test_analyze_prints_roles_per_layer_and_a_verdict(
+    analysed: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    _, done = analysed
+    assert "Heads of demo" in done.stdout
+    assert "Heads specialise" in done.stdout
+    assert "loading demo" in done.stderr
+    assert "loading demo" not in done.stdout
+
+
+def test_the_tables_agree_with_each_other(analysed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    import pandas
+
+    folder, _ = analysed
+    table = pandas.read_csv(folder / STATISTICS, keep_default_na=False)
+    heads = json.loads((folder / HEAD_MAP).read_text(encoding="utf-8"))["heads"]
+    assert [head["head"] for head in heads] == list(table["head"])
+    assert [head["role"] for head in heads] == list(table["role"])
+    assert set(table["model"]) == {"demo"}
+
+
+def test_plot_draws_again_from_the_files(analysed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = analysed
+    (folder / "head_roles.png").unlink()
+    assert headspec("plot", str(folder), folder=folder).returncode == 0
+    assert (folder / "head_roles.png").is_file()
+
+
+def test_models_lists_the_names(tmp_path: Path) -> None:
+    done = headspec("models", folder=tmp_path)
+    assert "pythia-2.8b" in done.stdout
+    assert "2,775 M" in done.stdout
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys, headspec.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_text_comes_from_standard_input(tmp_path: Path) -> None:
+    text = b"The harbour was quiet, and the lamp was lit. " * 60
+    done = headspec("analyze", "demo", *QUICK, "--text", "-", "--out", "o", folder=tmp_path, stdin=text)
+    assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "o" / HEAD_MAP).read_text(encoding="utf-8"))["about"]
+    assert (about["text"], about["window"]) == ("-", 512)
+
+
+def test_random_weights_say_so(tmp_path: Path) -> None:
+    done = headspec("analyze", "random:pythia-14m", "--tokens", "64", "--device", "cpu", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Random weights" in done.stdout
+    table = (tmp_path / "results" / "attention_analysis_random-14m" / STATISTICS).read_text(encoding="utf-8")
+    assert table.count("random:pythia-14m") == 24
+
+
+def test_hub_layout_is_analysed(neox_folder: Path, tmp_path: Path) -> None:
+    done = headspec("analyze", str(neox_folder), *QUICK, "--out", "o", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "o" / HEAD_MAP).read_text(encoding="utf-8"))["about"]["dtype"] == "float32"
+
+
+def test_llama_is_analysed(llama_folder: Path, tmp_path: Path) -> None:
+    done = headspec("analyze", str(llama_folder), *QUICK, "--out", "o", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "o" / HEAD_MAP).read_text(encoding="utf-8"))["heads"]) == 8
+
+
+def test_thresholds_and_layers_are_options(tmp_path: Path) -> None:
+    done = headspec("analyze", "demo", *QUICK, "--layers", "1,3", "--threshold", "dead_spread=0", "--threshold",
+                    "windows=4,8", "--out", "o", folder=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((tmp_path / "o" / HEAD_MAP).read_text(encoding="utf-8"))
+    assert saved["about"]["layers"] == [1, 3]
+    assert saved["thresholds"]["windows"] == [4, 8]
+    assert {head["role"] for head in saved["heads"]} == {"positional", "gathering"}
+
+
+def test_token_ids_can_be_given(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.arange(100))
+    done = headspec("analyze", "demo", *QUICK, "--token-ids", "ids.npy", "--out", "o", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["analyze", "pythia-71m"], "Did you mean"),
+        (["analyze", "./nowhere"], "no such directory"),
+        (["analyze", "demo", "--text", "missing.txt"], "cannot read the text missing.txt"),
+        (["analyze", "demo", "--text", "empty.txt"], "is empty"),
+        (["analyze", "demo", "--text", "binary.txt"], "binary"),
+        (["analyze", "demo", "--text", "short.txt"], "17 or more are needed"),
+        (["analyze", "demo", "--window", "4096"], "takes 17 to 512"),
+        (["analyze", "demo", "--layers", "9"], "layers 0–3"),
+        (["analyze", "demo", "--layers", "a"], "write layer numbers"),
+        (["analyze", "demo", "--threshold", "dead_spred=1"], "unknown threshold dead_spred"),
+        (["analyze", "demo", "--threshold", "windowed_mass=2"], r"share in \[0, 1\]"),
+        (["analyze", "demo", "--rules", "mine"], "choose one of default, naive"),
+        (["analyze", "demo", "--dtype", "int8"], "choose float32"),
+        (["analyze", "demo", "--device", "tpu"], "choose one of auto"),
+        (["analyze", "demo", "--out", "short.txt/results"], "cannot write into"),
+        (["plot", "nowhere"], "no such folder"),
+        (["plot", "."], "no profile at"),
+        (["analyze", "demo", "--every", "0"], "every=0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    import re
+
+    (tmp_path / "empty.txt").write_text("  \n")
+    (tmp_path / "short.txt").write_text("Too short.")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    done = headspec(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(message, done.stderr), done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = headspec("analyze", "pythia-71m", "--debug", folder=tmp_path)
+    assert "Traceback" in done.stderr
+
+
+def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
+    (tmp_path / PROFILE).write_bytes(b"not a safetensors file")
+    done = headspec("plot", str(tmp_path), folder=tmp_path)
+    assert done.returncode == 2
+    assert "damaged" in done.stderr
+
+
+def test_unknown_options_are_usage_errors(tmp_path: Path) -> None:
+    assert headspec("analyze", "demo", "--nonsense", folder=tmp_path).returncode == 2
