@@ -59,7 +59,7 @@ def measure(side: str, name: str, n_tokens: int) -> dict[str, float]:
 
     from headspec import load_model, probe_heads
     from headspec.load.text import load_text
-    from headspec.probe.collect import give_back_free_memory
+    from headspec.probe.memory import give_back_free_memory
 
     model: Any = load_model(name, device="cpu")
     tokens = load_text(model, n_tokens=n_tokens).tokens

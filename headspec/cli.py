@@ -175,7 +175,7 @@ def _print_analysis(analysis: "Analysis") -> None:
     table.add_section()
     table.add_row("all", *(str(total[role]) for role in HeadRole), "")
     output.print(table)
-    if head_map.heads(HeadRole.DEAD):
+    if head_map.heads(HeadRole.DEAD) and not about.random_weights:
         output.print("Dead heads are candidates: ablate them together, on text and on repeats, before removing any.")
     if analysis.specialisation is not None:
         output.print(analysis.specialisation.sentence, highlight=False)

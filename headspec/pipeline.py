@@ -127,16 +127,16 @@ def _controls(
     stage: Callable[[str], object],
     probe_options: dict[str, Any],
 ) -> Specialisation:
-    """Probe a part of the text shuffled, and the text with untrained weights."""
+    """Probe a part of the text shuffled, and with untrained weights; random weights need no control."""
     from headspec.load.model import reinitialised
     from headspec.load.text import TokenWindows, shuffled
     from headspec.probe.collect import probe_heads
 
+    if profile.about.random_weights:
+        return Specialisation(head_diversity(profile))
     few = TokenWindows(windows.tokens[: max(1, CONTROL_TOKENS // windows.tokens.shape[1])], windows.source)
     stage("control: shuffled tokens")
     mixed = probe_heads(model, shuffled(few, seed), seed=seed, **probe_options)
-    if profile.about.random_weights:
-        return Specialisation(head_diversity(profile), head_diversity(mixed), None)
     stage("control: untrained weights")
     untrained = probe_heads(reinitialised(model, seed), few, seed=seed, **probe_options)
     return Specialisation(head_diversity(profile), head_diversity(mixed), head_diversity(untrained))

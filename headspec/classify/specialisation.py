@@ -39,10 +39,10 @@ class Specialisation:
     """The verdict, with the numbers it rests on."""
 
     text: HeadDiversity
-    shuffled: HeadDiversity
-    """The same tokens in random order: what remains is positional habit, not reading."""
-    untrained: HeadDiversity | None
-    """The same architecture with re-initialised weights; None if the weights are random already."""
+    shuffled: HeadDiversity | None = None
+    """The same tokens in random order: what remains is positional habit, not reading. None for random weights."""
+    untrained: HeadDiversity | None = None
+    """The same architecture with re-initialised weights. None if the weights are random already."""
 
     @property
     def specialised(self) -> bool | None:
@@ -55,7 +55,7 @@ class Specialisation:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        if self.untrained is None:
+        if self.untrained is None or self.shuffled is None:
             return "Random weights: these numbers are good for timing and tests, and say nothing about a trained model."
         answer = "Heads specialise" if self.specialised else "No clear specialisation"
         return (

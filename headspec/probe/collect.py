@@ -4,11 +4,9 @@ The text goes through segment by segment with the KV cache, and the hooks reduce
 memory grows with the cache only, never with the square of the text.
 """
 
-import ctypes
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from headspec.load.identity import identify
 from headspec.load.text import TokenWindows, as_windows
 from headspec.probe.about import ProbeAbout
 from headspec.probe.averages import Totals, make_profile
+from headspec.probe.memory import patterns_let_go
 from headspec.probe.profile import HeadProfile
 from headspec.probe.reader import Bins, LayerReader
 from headspec.probe.statistics import offset_edges, position_edges
@@ -97,11 +96,11 @@ def read_sums(
     bar: Any = None,
 ) -> Totals:
     """Run windows of tokens through the model, `segment` tokens at a time, and sum what the heads do."""
-    totals = Totals()
+    totals, device = Totals(), identify(model).device
     for batch in tokens.split(batch_size):
         for reader in readers:
             reader.begin(bins)
-        for n_new in _run_segments(model, batch.to(identify(model).device), readers, segment):
+        for n_new in _run_segments(model, batch.to(device), readers, segment):
             if bar is not None:
                 bar.update(n_new)
         totals.add([reader.sums for reader in readers], bins)
@@ -135,7 +134,7 @@ def _run_segments(model: Any, tokens: Tensor, readers: list[LayerReader], segmen
     last = readers[-1].layer + 1
     hooks = [hook for reader in readers for hook in reader.hooks()]
     keywords = _forward_keywords(model) | ({"stop_at_layer": last} if last < model.cfg.n_layers else {})
-    with torch.no_grad(), _patterns_let_go(model), model.hooks(fwd_hooks=hooks):
+    with torch.no_grad(), patterns_let_go(model), model.hooks(fwd_hooks=hooks):
         for piece in tokens.split(segment, dim=1):
             model(piece, past_key_values=cache, return_type=None, **keywords)
             _check_seen(readers)
@@ -146,28 +145,6 @@ def _forward_keywords(model: Any) -> dict[str, Any]:
     """Ask for the last logits only, where the model can: nobody reads them."""
     forward = inspect.signature(type(model.original_model).forward).parameters
     return {"logits_to_keep": 1} if "logits_to_keep" in forward else {}
-
-
-@contextmanager
-def _patterns_let_go(model: Any) -> Iterator[None]:
-    """Drop each layer's pattern when the layer is done: TransformerLens 4.3 keeps them all (`attn._pattern`)."""
-
-    def let_go(activation: Tensor, hook: Any) -> None:
-        attention = model.blocks[int(hook.name.split(".")[1])].attn
-        if getattr(attention, "_pattern", None) is not None:
-            attention._pattern = None
-        give_back_free_memory()
-
-    with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_out", let_go) for layer in range(model.cfg.n_layers)]):
-        yield
-
-
-def give_back_free_memory() -> None:
-    """Return freed heap pages to the system (glibc): segments of growing size fragment it otherwise."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _check_seen(readers: list[LayerReader]) -> None:

@@ -20,6 +20,7 @@ from headspec.files import write_whole
 from headspec.probe.catalogue import STATISTICS
 from headspec.probe.profile import HeadProfile
 from headspec.show.style import (
+    MOST_ROW_NAMES,
     ROLE_COLORS,
     ROLE_INK,
     ROLE_ORDER,
@@ -95,7 +96,6 @@ def position_preference(profile: HeadProfile, head_map: HeadMap) -> Figure:
     cells = [profile.about.cell(verdict.head) for verdict in rows]
     grouped, names = grouped_offsets(profile)
     mass = np.stack([grouped[cell] for cell in cells])
-    few = len(rows) <= SORT_ABOVE
     figure = Figure(figsize=(10, min(4 + 0.16 * len(rows), 13)), layout="constrained")
     strip, axes = figure.subplots(1, 2, sharey=True, width_ratios=[1, 60])
     image = axes.imshow(np.maximum(mass, 1e-4), cmap=SEQUENTIAL, norm=LogNorm(1e-3, 1), aspect="auto",
@@ -107,7 +107,7 @@ def position_preference(profile: HeadProfile, head_map: HeadMap) -> Figure:
     strip.set_xticks([])
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_xlabel("relative offset of the key, in tokens (0 is the query's own; from 8 on several a column)")
-    if few:
+    if len(rows) <= MOST_ROW_NAMES:
         strip.set_yticks(range(len(rows)), [str(verdict.head) for verdict in rows], fontsize=7)
     else:
         _name_role_bands(strip, roles[:, 0])

@@ -11,13 +11,15 @@ ROLE_COLORS = {HeadRole.POSITIONAL: "#4477AA", HeadRole.GATHERING: "#CCBB44", He
 ROLE_ORDER = tuple(ROLE_COLORS)
 ROLE_INK = {HeadRole.POSITIONAL: "#FFFFFF", HeadRole.GATHERING: "#222222", HeadRole.DEAD: "#222222"}
 SEQUENTIAL = "viridis"
+MOST_ROW_NAMES = 64
+"""With one row a head, more names than this overlap."""
 SORT_ABOVE = 200
 """From this many heads on, index order looks like confetti: heads are sorted by role within each layer."""
 
 
 def caption(about: ProbeAbout) -> str:
-    """One line under every title: which model, which text, which window length."""
-    weights = " · RANDOM WEIGHTS: timing and tests only" if about.random_weights else ""
+    """What stands under every title: which model, which text, which window length."""
+    weights = "\nRANDOM WEIGHTS: timing and tests only" if about.random_weights else ""
     text = about.text if len(about.text) <= 40 else f"…{about.text[-39:]}"
     return f"{about.model} · {about.n_windows} × {about.window} tokens of {text}{weights}"
 

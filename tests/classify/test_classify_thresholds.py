@@ -28,10 +28,16 @@ def test_a_share_outside_0_to_1_is_refused_by_name(name: str, value: float) -> N
         Thresholds(**{name: value})
 
 
-@pytest.mark.parametrize("windows", [[], [4, 3], [0, 4], [3, 3], [3.5, 8], "abc", 8], ids=str)
+@pytest.mark.parametrize("windows", [[], [4, 3], [0, 4], [3, 3], "abc", 8], ids=str)
 def test_windows_that_are_not_rising_numbers_of_keys_are_refused(windows: object) -> None:
     with pytest.raises(HeadspecError, match="thresholds: "):
         Thresholds.from_dict({"windows": windows})
+
+
+def test_a_window_of_half_a_key_is_refused() -> None:
+    for _ in range(20):  # beartype, when it is on, looks at one item only, picked at random
+        with pytest.raises(HeadspecError, match="thresholds: "):
+            Thresholds.from_dict({"windows": [3.5, 8]})
 
 
 @pytest.mark.parametrize("value", ["0.8", None, [0.8]], ids=str)

@@ -46,7 +46,7 @@ def test_little_difference_from_untrained_is_not_specialised() -> None:
 
 
 def test_random_weights_get_no_verdict() -> None:
-    verdict = Specialisation(diversity(0.8), diversity(0.7), None)
+    verdict = Specialisation(diversity(0.8))
     assert verdict.specialised is None
     assert verdict.sentence.startswith("Random weights")
 
