@@ -64,7 +64,7 @@ def measure(side: str, name: str, n_tokens: int) -> dict[str, float]:
     model: Any = load_model(name, device="cpu")
     tokens = load_text(model, n_tokens=n_tokens).tokens
     if side in ("eager", "sdpa"):
-        model = plain_model(model)
+        model = plain_model(model.original_model.config)
         model.set_attn_implementation(side)
     gc.collect()
     give_back_free_memory()
@@ -76,18 +76,17 @@ def measure(side: str, name: str, n_tokens: int) -> dict[str, float]:
         probe_heads(model, tokens, progress=False)
     else:
         with torch.no_grad():
-            model(tokens, output_attentions=side == "eager")
+            for window in tokens:  # like the probe: one window at a time, only the last logits
+                model(window[None], output_attentions=side == "eager", logits_to_keep=1)
     return {
         "cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall, "peak_gb": peak_gb() - before,
     }  # fmt: skip
 
 
-def plain_model(bridge: Any) -> Any:
+def plain_model(config: Any) -> Any:
     """A fresh Hugging Face model of the same configuration: a bridge changes the one it was made from."""
     from transformers import AutoModelForCausalLM
 
-    config = bridge.original_model.config
-    del bridge
     return AutoModelForCausalLM.from_config(config).eval()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from headspec.errors import HeadspecError
@@ -59,22 +60,21 @@ def analyze(
     debug: Debug = False,
 ) -> None:
     """Probe, classify and draw every head of MODEL."""
-    from headspec.files import writable_folder
+    from headspec.load.names import resolve
     from headspec.pipeline import analyze as run
-    from headspec.pipeline import results_folder
 
+    resolve(model)  # wrong names and numbers are found before the seconds that importing torch takes
     cut, chosen = _thresholds(threshold or []), _layers(layers)
-    folder = writable_folder(results_folder(model, out))
-    _say(f"loading {model}")
-    loaded = _load(model, device=device, device_map=device_map, dtype=dtype, seed=seed)
+    _quieten_libraries()
     source: Any = text
     if token_ids is not None:
         from headspec.load.sources import read_token_ids
 
         source = read_token_ids(str(token_ids))
+    load = {"device": device, "device_map": device_map, "dtype": dtype, "seed": seed}
     analysis = run(
-        loaded, source, out=folder, n_tokens=tokens, window=window, bos=bos, seed=seed, thresholds=cut, rules=rules,
-        controls=controls, stage=_say, layers=chosen, every=every, segment=segment, batch_size=batch_size,
+        model, source, out=out, load=load, n_tokens=tokens, window=window, bos=bos, seed=seed, thresholds=cut,
+        rules=rules, controls=controls, stage=_say, layers=chosen, every=every, segment=segment, batch_size=batch_size,
         n_repeats=repeats,
     )  # fmt: skip
     _print_analysis(analysis)
@@ -89,7 +89,7 @@ def plot(
     from headspec.pipeline import draw
 
     for path in draw(folder):
-        output.print(str(path), highlight=False)
+        output.print(str(path), highlight=False, markup=False)
 
 
 @app.command()
@@ -111,7 +111,9 @@ def main() -> None:
     """Run the command line; turn errors into one line and an exit code."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code:  # typer turns an interrupt into 130
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         _fail("interrupted; files that were finished are whole.", 130)
     except HeadspecError as error:
@@ -128,15 +130,9 @@ def main() -> None:
         _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
 
 
-def _load(name: str, **options: Any) -> Any:
-    from headspec.load.names import resolve
-
-    resolve(name)  # a wrong name is found before the seconds that importing torch takes
+def _quieten_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.showwarning = lambda message, *_, **__: progress.print(f"warning: {message}", style="yellow")
-    from headspec.load.model import load_model
-
-    return load_model(name, **options)
+    warnings.showwarning = lambda message, *_, **__: progress.print(f"warning: {message}", style="yellow", markup=False)
 
 
 def _thresholds(assignments: list[str]) -> "Thresholds":
@@ -145,13 +141,11 @@ def _thresholds(assignments: list[str]) -> "Thresholds":
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, _, value = assignment.partition("=")
+        name = name.strip()
         try:
-            numbers = [float(part) for part in value.split(",")]
+            values[name] = tuple(int(part) for part in value.split(",")) if name == "windows" else float(value)
         except ValueError:
-            raise HeadspecError(
-                f"--threshold {assignment}: write it like dead_spread=0.05 or windows=4,8,16."
-            ) from None
-        values[name.strip()] = tuple(int(number) for number in numbers) if name.strip() == "windows" else numbers[0]
+            raise HeadspecError(f"--threshold {assignment}: write it as dead_spread=0.05 or windows=4,8,16.") from None
     return Thresholds.from_dict(values)
 
 
@@ -166,7 +160,7 @@ def _print_analysis(analysis: "Analysis") -> None:
     from headspec.heads import HeadRole
 
     head_map, about = analysis.head_map, analysis.head_map.about
-    table = Table("layer", *(str(role) for role in HeadRole), "windows", title=f"Heads of {about.model}")
+    table = Table("layer", *(str(role) for role in HeadRole), "windows", title=escape(f"Heads of {about.model}"))
     for layer in about.layers:
         counts = head_map.counts(layer)
         sizes = sorted(v.window for v in head_map if v.head.layer == layer and v.window is not None)
@@ -178,16 +172,16 @@ def _print_analysis(analysis: "Analysis") -> None:
     if head_map.heads(HeadRole.DEAD) and not about.random_weights:
         output.print("Dead heads are candidates: ablate them together, on text and on repeats, before removing any.")
     if analysis.specialisation is not None:
-        output.print(analysis.specialisation.sentence, highlight=False)
-    output.print(f"Files: {analysis.folder}/", highlight=False, soft_wrap=True)
+        output.print(analysis.specialisation.sentence, highlight=False, markup=False)
+    output.print(f"Files: {analysis.folder}/", highlight=False, markup=False, soft_wrap=True)
     for path in analysis.files:
-        output.print(f"  {path.name}", highlight=False)
+        output.print(f"  {path.name}", highlight=False, markup=False)
 
 
 def _say(message: str) -> None:
-    progress.print(message, style="dim", highlight=False)
+    progress.print(message, style="dim", highlight=False, markup=False)
 
 
 def _fail(message: str, code: int) -> None:
-    progress.print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
+    progress.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from headspec.classify.head_map import HeadMap
-from headspec.classify.rules import classify_heads
+from headspec.classify.rules import check_rules, classify_heads
 from headspec.classify.specialisation import Specialisation, head_diversity
 from headspec.classify.thresholds import Thresholds
 from headspec.errors import RecordError
 from headspec.files import writable_folder, write_whole
-from headspec.load.names import folder_name
+from headspec.load.names import folder_name, resolve
 from headspec.probe.profile import HeadProfile
 
 PROFILE, HEAD_MAP, STATISTICS = "head_profile.safetensors", "head_classification.json", "head_statistics.csv"
@@ -44,36 +44,42 @@ def analyze(
     rules: str = "default",
     controls: bool = True,
     stage: Callable[[str], object] = lambda message: None,
+    load: dict[str, Any] | None = None,
     **probe_options: Any,
 ) -> Analysis:
     """Probe, classify and draw every head of `model`, and write the results folder.
 
     Args:
         model: A TransformerBridge from `load_model`, or the name of a model.
-        text: A source for `load_text`, or TokenWindows or token ids.
+        text: A source for `load_text`, or TokenWindows or token ids; one sequence of ids is cut like a text.
         out: The results folder; `results/attention_analysis_<model>` by default. It is checked before any work starts.
         n_tokens, window, bos, seed: As for `load_text`.
         thresholds, rules: As for `classify_heads`.
         controls: Also probe shuffled tokens and re-initialised weights, for the verdict whether heads specialise.
         stage: Called with a line of text when a stage begins.
+        load: Arguments for `load_model`, when `model` is a name.
         **probe_options: Further arguments of `probe_heads` (`layers`, `every`, `segment`, `batch_size`, …).
     """
     from headspec.load.identity import identify
     from headspec.load.model import load_model
-    from headspec.load.text import as_windows, load_text
+    from headspec.load.text import as_windows, draw_windows, load_text
     from headspec.probe.collect import probe_heads
 
-    folder = writable_folder(results_folder(str(model), out)) if isinstance(model, str) or out else None
+    check_rules(rules)
+    name = resolve(model).name if isinstance(model, str) else identify(model).name
+    folder = writable_folder(results_folder(name, out))
     if isinstance(model, str):
         stage(f"loading {model}")
-        model = load_model(model)
-    folder = folder or writable_folder(results_folder(identify(model).name, out))
+        model = load_model(model, **(load or {}))
     if isinstance(text, str):
         windows = load_text(model, text, n_tokens=n_tokens, window=window, seed=seed, bos=bos)
     else:
+        if getattr(text, "ndim", None) == 1:
+            text = draw_windows(text, n_tokens, window or identify(model).context, seed)
         windows = as_windows(text, model)
     stage(f"probing {windows.tokens.numel()} tokens of {windows.source}")
     profile = probe_heads(model, windows, seed=seed, **probe_options)
+    (folder / SPECIALISATION).unlink(missing_ok=True)  # an older one would not belong to this profile
     profile.save(folder / PROFILE)
     head_map = classify_heads(profile, thresholds, rules)
     files = [folder / PROFILE, *write_tables(profile, head_map, folder)]
@@ -113,9 +119,9 @@ def draw(folder: Path | str, profile: HeadProfile | None = None, head_map: HeadM
         raise RecordError(f"{folder}: no such folder. `headspec analyze MODEL` makes one.")
     profile = profile or HeadProfile.load(folder / PROFILE)
     head_map = head_map or HeadMap.load(folder / HEAD_MAP)
-    if head_map.about.text_digest != profile.about.text_digest or head_map.about.layers != profile.about.layers:
-        raise RecordError(f"{folder}: {PROFILE} and {HEAD_MAP} come from different runs. Run the analysis again.")
     head_map.about.check_model(profile.about.model, profile.about.n_layers, profile.about.n_heads)
+    if head_map.about != profile.about:
+        raise RecordError(f"{folder}: {PROFILE} and {HEAD_MAP} come from different runs. Run the analysis again.")
     return draw_all(profile, head_map, folder)
 
 

@@ -79,8 +79,8 @@ hs.show.attention(model, sentence, heads=["L1H7", "L2H3"])
 # ## Why not just use entropy?
 #
 # The textbook says: low entropy at a fixed offset is positional, near-uniform is dead. On this model that calls **L2H0**
-# dead: it looks almost uniformly and writes little on plain text. But when tokens repeat, it writes a lot, and removing it
-# costs half a nat there.
+# dead: it looks almost uniformly and writes little on plain text. But on repeated random tokens its output moves far from
+# its mean on text, and removing the head costs half a nat there.
 
 # %%
 naive = hs.classify_heads(profile, rules="naive")

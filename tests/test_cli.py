@@ -169,3 +169,28 @@ def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
 
 def test_unknown_options_are_usage_errors(tmp_path: Path) -> None:
     assert headspec("analyze", "demo", "--nonsense", folder=tmp_path).returncode == 2
+
+
+def test_an_interrupt_is_exit_code_130_and_a_word(tmp_path: Path) -> None:
+    code = (
+        "import headspec.pipeline, headspec.cli, sys\n"
+        "def interrupted(*_, **__): raise KeyboardInterrupt\n"
+        "headspec.pipeline.analyze = interrupted\n"
+        "sys.argv = ['headspec', 'analyze', 'demo']\n"
+        "headspec.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+
+
+def test_a_wrong_name_or_rule_leaves_no_folder(tmp_path: Path) -> None:
+    headspec("analyze", "pythia-71m", folder=tmp_path)
+    headspec("analyze", "demo", "--rules", "mine", folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_square_brackets_in_a_name_are_no_markup(tmp_path: Path) -> None:
+    done = headspec("analyze", "./[/x]", folder=tmp_path)
+    assert done.returncode == 2
+    assert "./[/x]: no such directory" in done.stderr

@@ -39,8 +39,7 @@ def classify_heads(profile: HeadProfile, thresholds: Thresholds | None = None, r
             near-uniform is dead). They mislead; they are there so that their cost can be measured.
     """
     cut = thresholds or Thresholds()
-    if rules not in RULES:
-        raise HeadspecError(f"rules {rules!r}: choose one of {', '.join(RULES)}.")
+    check_rules(rules)
     decide = naive_verdicts if rules == "naive" else default_verdicts
     known = traits(profile, cut)
     verdicts = [
@@ -48,6 +47,12 @@ def classify_heads(profile: HeadProfile, thresholds: Thresholds | None = None, r
         for verdict in decide(profile, cut)
     ]
     return HeadMap(profile.about, cut, rules, tuple(verdicts))
+
+
+def check_rules(rules: str) -> None:
+    """Refuse rules that do not exist."""
+    if rules not in RULES:
+        raise HeadspecError(f"rules {rules!r}: choose one of {', '.join(RULES)}.")
 
 
 def default_verdicts(profile: HeadProfile, cut: Thresholds) -> list[HeadVerdict]:

@@ -6,6 +6,7 @@ Compares profiles; probes nothing.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,11 @@ class Specialisation:
 
     def save(self, path: Path) -> Path:
         """Write the numbers and the verdict as JSON."""
-        values = {**asdict(self), "specialised": self.specialised, "sentence": self.sentence}
-        text = json.dumps(values, indent=1, ensure_ascii=False)
+        parts: dict[str, Any] = asdict(self)
+        for part in filter(None, parts.values()):  # JSON has no NaN
+            part |= {name: None for name, value in part.items() if value != value}
+        values = {**parts, "specialised": self.specialised, "sentence": self.sentence}
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
         return write_whole(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 

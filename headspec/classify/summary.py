@@ -38,7 +38,7 @@ def role_curves(profile: HeadProfile, head_map: HeadMap, statistic: str) -> list
 def grouped_offsets(profile: HeadProfile) -> tuple[np.ndarray, list[str]]:
     """Attention by offset in few columns: `[layer, head, column]`, and their names: `0` … `7`, `8–15`, `16–31`, …"""
     last = int(profile.offset_edges[-1])
-    edges = [*range(8), *(2**k for k in range(3, 64) if 2**k <= last)]
+    edges = [*range(min(8, last + 1)), *(2**k for k in range(3, 64) if 2**k <= last)]
     starts = np.searchsorted(profile.offset_edges, edges)
     names = [str(edge) if edge < 8 else f"{edge}–{2 * edge - 1}" for edge in edges]
     return np.add.reduceat(profile.offset_mass, starts, axis=-1), names

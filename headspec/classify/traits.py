@@ -19,7 +19,7 @@ def traits(profile: HeadProfile, cut: Thresholds) -> dict[HeadId, tuple[Trait, .
         Trait.INDUCTION: profile["induction_score"] >= cut.induction,
         Trait.SINK_RESTING: profile["sink_attention_ratio"] >= cut.sink_resting,
         Trait.NEAR_CONSTANT: (norm > 0) & (profile["output_spread"] <= cut.near_constant * norm),
-        Trait.FIXED_OFFSET: _fixed_offset(profile) >= cut.fixed_offset,
+        Trait.FIXED_OFFSET: fixed_offset_share(profile) >= cut.fixed_offset,
     }
     return {
         head: tuple(trait for trait, grid in grids.items() if grid[profile.about.cell(head)])
@@ -27,7 +27,7 @@ def traits(profile: HeadProfile, cut: Thresholds) -> dict[HeadId, tuple[Trait, .
     }
 
 
-def _fixed_offset(profile: HeadProfile) -> np.ndarray:
+def fixed_offset_share(profile: HeadProfile) -> np.ndarray:
     """Largest share of maxima at one *single* offset; bins of several offsets do not count."""
     width = np.diff([*profile.offset_edges, profile.about.window])
     return np.asarray(profile.max_attention_position[..., width == 1].max(-1))

@@ -66,7 +66,7 @@ def reinitialised(model: Any, seed: int = 0) -> "TransformerBridge":
     """An untrained twin of `model`: same architecture and sizes, random weights, named `random:<name>`."""
     identity, config = identify(model), copy.deepcopy(model.original_model.config)
     with _own_random_state(seed):
-        twin = _bridge(_untrained(config, torch.float32, identity.device), model.tokenizer)
+        twin = _bridge(_untrained(config, _dtype(identity.dtype), identity.device), model.tokenizer)
     setattr(twin, NAME_ATTRIBUTE, f"random:{identity.name.removeprefix('random:')}")
     return twin
 

@@ -31,7 +31,7 @@ def read_text(source: str, n_characters: int | None = None) -> str:
 
 
 def read_token_ids(path: str) -> Int[Tensor, " token"]:
-    """Token ids from a file: `.npy`, or whole numbers separated by white space."""
+    """Token ids from a file: `.npy`, or whole numbers separated by white space; of any shape, read as one sequence."""
     try:
         numbers = np.load(path) if str(path).endswith(".npy") else np.array(Path(path).read_text().split(), np.int64)
         return torch.from_numpy(numbers.reshape(-1).astype(np.int64, casting="same_kind"))

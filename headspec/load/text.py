@@ -117,9 +117,14 @@ def random_tokens(vocabulary: Sequence[int], n_tokens: int, window: int, seed: i
 
 
 def shuffled(windows: TokenWindows, seed: int = 0) -> TokenWindows:
-    """The same tokens in random order: what is left of a statistic is not due to the text's structure."""
-    order = torch.randperm(windows.tokens.numel(), generator=torch.Generator().manual_seed(seed))
-    return TokenWindows(windows.tokens.reshape(-1)[order].view_as(windows.tokens), f"{windows.source}, shuffled")
+    """The same tokens in random order: what is left of a statistic is not due to the text's structure.
+
+    The first token of each window stays: it may be BOS, and heads rest on it.
+    """
+    rest = windows.tokens[:, 1:]
+    order = torch.randperm(rest.numel(), generator=torch.Generator().manual_seed(seed))
+    mixed = torch.cat([windows.tokens[:, :1], rest.reshape(-1)[order].view_as(rest)], dim=1)
+    return TokenWindows(mixed, f"{windows.source}, shuffled")
 
 
 def _window(window: int | None, n_tokens: int, context: int) -> int:

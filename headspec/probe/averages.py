@@ -10,6 +10,7 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
+from headspec.errors import ModelError
 from headspec.probe.about import ProbeAbout
 from headspec.probe.catalogue import BY_POSITION, GRIDS
 from headspec.probe.profile import HeadProfile
@@ -64,6 +65,7 @@ def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | 
         "output_spread_p95": torch.quantile(by_window["output_spread"], 0.95, dim=0),
         **_repeat_scores(repeats, mean_z, gram, about),
     }
+    _check_finite(headline, about)
     per_position = per_window * about.n_windows
     return HeadProfile(
         about=about,
@@ -79,6 +81,17 @@ def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | 
         near_mass=_array(_per_bin(rearrange(sums["near_mass"], "layer head p o -> p layer head o"), per_position)),
         mean_z=_array(mean_z),
     )
+
+
+def _check_finite(headline: dict[str, Tensor], about: ProbeAbout) -> None:
+    bad = ~torch.stack([headline[name].isfinite() for name in BY_POSITION]).all(0)
+    if bad.any():
+        heads = [f"L{about.layers[row]}H{column}" for row, column in bad.nonzero().tolist()]
+        more = f" and {len(heads) - 4} more" if len(heads) > 4 else ""
+        raise ModelError(
+            f"{about.model} gives NaN or infinity in {', '.join(heads[:4])}{more}: are the weights damaged, or is "
+            f"{about.dtype} too narrow? Try --dtype float32."
+        )
 
 
 def queries_per_position(edges: tuple[int, ...], window: int) -> np.ndarray:

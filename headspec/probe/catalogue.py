@@ -61,19 +61,19 @@ STATISTICS: dict[str, Statistic] = {
     ),
     "output_spread_p95": Statistic(
         "output spread, 95th percentile", "× residual", "The output spread of the liveliest windows of text.",
-        "With few windows this is simply the largest.",
+        "Interpolated: with few windows, just below the largest.",
     ),
     "repeat_deviation": Statistic(
         "deviation on repeats", "× residual",
         "Root mean square of ‖(z − z̄ of the text) W_O‖ / ‖residual‖ in the second copy of repeated random tokens.",
-        "NaN when no repeated sequences were run.",
+        "Reacts to random tokens as such, not only to their repetition. NaN when no repeated sequences were run.",
     ),
     "share_of_layer": Statistic(
         "share of the layer's output", "share", "‖z W_O‖ of the head over the sum of all heads of the layer.",
         "For reading only: a small share of a large output may matter.", high=1.0,
     ),
     "previous_token_score": Statistic(
-        "previous-token score", "share", "Attention on the key just before the query, on repeated random tokens.",
+        "previous-token score", "share", "Attention on the key just before the query (repeats, second copy).",
         "NaN when no repeated sequences were run.", high=1.0,
     ),
     "induction_score": Statistic(

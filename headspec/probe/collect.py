@@ -52,7 +52,7 @@ def probe_heads(
         segment: Tokens that go through the model at once. Changes memory and speed, not the numbers.
         layers: The layers to probe (all by default); `every=4` takes every fourth.
         n_repeats: Sequences of repeated random tokens for the induction and previous-token scores and the
-            deviation on repeats; with 0 these are NaN, and no head will be called dead.
+            deviation on repeats; with 0 these are NaN: no head will be called dead, and induction protects none.
         first_query: Averages skip the queries before this position.
         n_sinks: How many first tokens count as the attention sink.
         batch_size: Windows that go through the model together.

@@ -55,6 +55,7 @@ class LayerReader:
         """Forget everything: a new batch of windows starts."""
         self.bins = bins
         self.sums: Sums = {}
+        self._n_keys = 0
         self._value_norms: list[Float[Tensor, "batch head key"]] = []
 
     def hooks(self) -> list[tuple[str, Callable[..., None]]]:
@@ -68,7 +69,8 @@ class LayerReader:
         ]
 
     def on_residual(self, residual: Float[Tensor, "batch query d_model"], hook: Any = None) -> None:
-        """Keep the norm of the residual that enters the layer."""
+        """Keep the norm of the residual that enters the layer, and count its tokens: it is the first hook to fire."""
+        self._n_keys += residual.shape[1]
         self._residual_norm = residual.detach().norm(dim=-1, dtype=torch.float32).to(self.exact)
 
     def on_value(self, value: Float[Tensor, "batch query kv_head d_head"], hook: Any = None) -> None:
@@ -110,9 +112,7 @@ class LayerReader:
 
     def _positions(self, n_queries: int) -> statistics.Positions:
         """Absolute positions of this segment's queries: the last of the keys seen so far."""
-        values = self._value_norms[0]
-        n_keys = values.shape[-1]
-        return torch.arange(n_keys - n_queries, n_keys, device=values.device)
+        return torch.arange(self._n_keys - n_queries, self._n_keys, device=self.gram.device)
 
     def _by_position(self, positions: statistics.Positions, like: Tensor) -> Float[Tensor, "query position_bin"]:
         return one_hot(statistics.bins(positions, self.bins.positions), len(self.bins.positions)).to(like.dtype)

@@ -32,7 +32,7 @@ class RoleThresholds:
 
     dead_repeat_deviation: float = 0.17
     """Most that the output may differ from its mean *on text* while tokens repeat, relative to the residual. Source:
-    the demo model's L2H0 looks dead on text, signals repetition (.37) and costs .5 nats there; the dead: < .15."""
+    the demo model's L2H0 looks dead on text, moves by .37 there and its removal costs .5 nats; the dead: < .15."""
 
     protected_induction: float = 0.15
     """Induction score from which a head is never called dead or positional. Source: the demo model's seven induction
@@ -47,5 +47,6 @@ class RoleThresholds:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is a size relative to the residual, 0 or more, got {getattr(self, name)}.")
         object.__setattr__(self, "windows", tuple(self.windows))  # JSON gives a list
-        if not self.windows or list(self.windows) != sorted(set(self.windows)) or self.windows[0] < 1:
+        rising = list(self.windows) == sorted(set(self.windows))
+        if not self.windows or not rising or not all(isinstance(size, int) and size >= 1 for size in self.windows):
             raise ValueError(f"windows are rising numbers of keys from 1 on, got {self.windows}.")

@@ -18,7 +18,8 @@ from headspec.errors import HeadspecError, TextError
 from headspec.files import write_whole
 from headspec.heads import HeadId
 from headspec.load.identity import identify
-from headspec.load.text import tokenize
+from headspec.load.text import as_windows, tokenize
+from headspec.probe.memory import patterns_let_go
 
 MOST_HEADS, MOST_TOKENS = 32, 64
 """More would be a page of many megabytes that no one can read."""
@@ -80,8 +81,8 @@ def _patterns(model: Any, ids: torch.Tensor, heads: list[HeadId]) -> torch.Tenso
         kept[int(hook.name.split(".")[1])] = pattern[0].detach().float().cpu()
 
     names = {f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in sorted(names)]):
-        model(ids[None], return_type=None)
+    with torch.no_grad(), patterns_let_go(model), model.hooks(fwd_hooks=[(name, keep) for name in sorted(names)]):
+        model(as_windows(ids, model, least=1).tokens, return_type=None)
     return torch.stack([kept[head.layer][head.head] for head in heads])
 
 

@@ -5,6 +5,7 @@ from made_up import MadeUp, profile_of
 
 from headspec.classify.head_map import DeadStatus, HeadVerdict
 from headspec.classify.rules import classify_heads
+from headspec.classify.thresholds import Thresholds
 from headspec.heads import HeadRole
 
 FIXED = {3: 1.0}
@@ -33,9 +34,18 @@ def test_low_entropy_at_changing_offsets_is_gathering() -> None:
     assert naive(0.25, top={3: 0.5, 7: 0.5}).role == HeadRole.GATHERING
 
 
-@pytest.mark.parametrize(("offset", "window"), [(0, 3), (2, 3), (3, 4), (63, 64), (65, 64)])
-def test_the_window_reaches_to_the_fixed_offset_if_it_can(offset: int, window: int) -> None:
+def test_low_entropy_with_the_maximum_somewhere_in_a_wide_bin_is_gathering() -> None:
+    assert naive(0.25, top={65: 1.0}).role == HeadRole.GATHERING
+
+
+@pytest.mark.parametrize(("offset", "window"), [(0, 3), (2, 3), (3, 4), (63, 64)])
+def test_the_window_reaches_to_the_fixed_offset(offset: int, window: int) -> None:
     assert naive(0.25, top={offset: 1.0}).window == window
+
+
+def test_the_window_is_the_largest_where_none_reaches_to_the_fixed_offset() -> None:
+    far = MadeUp(top={50: 1.0}, numbers={"normalized_entropy": 0.25, "max_attention": 0.5})
+    assert classify_heads(profile_of(far), Thresholds(windows=(3, 8)), rules="naive")["L0H0"].window == 8
 
 
 def test_margins_are_distances_from_the_cut_offs() -> None:

@@ -86,6 +86,12 @@ def test_a_window_just_below_its_cut_off_does_not() -> None:
     assert found.margin == pytest.approx(0.01 / 0.75, rel=1e-3)
 
 
+def test_the_margin_of_a_positional_head_is_no_larger_than_its_distance_from_death() -> None:
+    found = verdict(replace(NEAR, numbers={**DEAD, "output_spread": 0.125 * 1.01}))
+    assert found.role == HeadRole.POSITIONAL
+    assert found.margin == pytest.approx(0.01, rel=1e-3)
+
+
 def test_the_sinks_count_into_the_window_but_do_not_make_a_head_positional() -> None:
     resting = MadeUp(sink=0.875, near={0: 0.03125})
     assert verdict(resting).role == HeadRole.GATHERING

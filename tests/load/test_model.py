@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import save_byte_tokenizer, save_llama, save_neox_hub_layout, tiny_llama, tiny_neox
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from headspec.errors import ModelError
@@ -106,6 +107,26 @@ def test_weights_in_shards_are_loaded(tmp_path: Path) -> None:
     save_llama_in_shards(tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     torch.testing.assert_close(logits(load_model(str(tmp_path), device="cpu")), logits(tiny_llama()))
+
+
+@pytest.fixture(params=["pretrained", "without a tokenizer", "random", "reinitialised"])
+def of_each_origin(request: pytest.FixtureRequest, neox: Any, untokenized: Any) -> Any:
+    origins: dict[str, Callable[[], Any]] = {
+        "pretrained": lambda: neox,
+        "without a tokenizer": lambda: untokenized,
+        "random": lambda: load_model("random:pythia-14m", device="cpu"),
+        "reinitialised": lambda: reinitialised(neox),
+    }
+    return origins[request.param]()
+
+
+def test_attention_can_be_read_off_whatever_the_origin(of_each_origin: Any) -> None:
+    _, cache = of_each_origin.run_with_cache(TOKENS[:, :10])
+    torch.testing.assert_close(cache["blocks.0.attn.hook_pattern"].sum(-1), torch.ones(2, 4, 10))
+
+
+def test_without_a_tokenizer_the_logits_are_the_same(neox: Any, untokenized: Any) -> None:
+    assert torch.equal(logits(untokenized), logits(neox))
 
 
 # In which dtype, where, and in which mode.
@@ -310,6 +331,26 @@ def test_an_empty_old_weights_file_is_refused(copied: Path) -> None:
         load_model(str(copied))
 
 
+def test_an_old_weights_file_of_other_bytes_is_refused(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    (copied / "pytorch_model.bin").write_bytes(b"not weights " * 100)
+    with pytest.raises(ModelError, match="copied"):
+        load_model(str(copied))
+
+
+@pytest.mark.parametrize("n_heads", ["four", 5], ids=repr)
+def test_a_config_that_transformers_finds_invalid_is_refused(copied: Path, n_heads: Any) -> None:
+    edit_config(copied, num_attention_heads=n_heads)
+    with pytest.raises(ModelError, match=r"cannot load .*copied"):
+        load_model(str(copied))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused(copied: Path) -> None:
+    (copied / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match=r"cannot load .*copied"):
+        load_model(str(copied))
+
+
 def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     save_llama_in_shards(tmp_path)
     (tmp_path / "model-00002-of-00007.safetensors").unlink()
@@ -352,6 +393,15 @@ def test_an_alias_that_is_unknown_is_refused() -> None:
 def test_a_hub_id_that_cannot_be_reached_is_refused() -> None:
     with pytest.raises(ModelError, match=r"cannot load no-such-org/no-such-model: .* Is the name right"):
         load_model("no-such-org/no-such-model")
+
+
+def test_a_revision_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def boot(location: str, **options: Any) -> Any:
+        raise OSError(f"asked for {location} at {options['revision']}")
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", staticmethod(boot))
+    with pytest.raises(ModelError, match="asked for EleutherAI/pythia-70m at step1000"):
+        load_model("pythia-70m@step1000", device="cpu")
 
 
 def test_a_revision_that_cannot_be_reached_is_named() -> None:

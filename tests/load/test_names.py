@@ -25,6 +25,19 @@ PUBLISHED = {
 """Total parameters in table 1 of Biderman et al. 2023."""
 
 
+PUBLISHED_SIZES = {
+    "pythia-70m": (6, 512, 8),
+    "pythia-160m": (12, 768, 12),
+    "pythia-410m": (24, 1024, 16),
+    "pythia-1b": (16, 2048, 8),
+    "pythia-1.4b": (24, 2048, 16),
+    "pythia-2.8b": (32, 2560, 32),
+    "pythia-6.9b": (32, 4096, 32),
+    "pythia-12b": (36, 5120, 40),
+}
+"""Layers, width and heads in the same table."""
+
+
 def test_demo_is_the_packaged_directory() -> None:
     assert resolve("demo") == ModelName("demo", Origin.DIRECTORY, str(DEMO_FOLDER))
 
@@ -215,6 +228,17 @@ def test_the_results_folder_of_the_current_directory_is_its_name(
 @pytest.mark.parametrize("name", ["random:demo", "random:org/demo"])
 def test_an_untrained_twin_does_not_share_the_results_folder_of_the_trained_model(name: str) -> None:
     assert folder_name(name) == "random-demo"
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_the_table_has_the_published_sizes(name: str) -> None:
+    shape = SHAPES[name]
+    assert (shape.n_layers, shape.d_model, shape.n_heads) == PUBLISHED_SIZES[name]
+
+
+def test_a_quarter_of_each_head_is_rotated_as_in_the_published_configurations() -> None:
+    rotary = SHAPES["pythia-70m"].config()["rope_parameters"]
+    assert (rotary["partial_rotary_factor"], rotary["rope_theta"]) == (0.25, 10000)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -116,6 +116,12 @@ def test_of_a_text_shorter_than_asked_for_every_whole_window_is_used(neox: Any, 
     assert found.tokens.shape == (2, CONTEXT)
 
 
+def test_a_text_of_just_the_tokens_asked_for_comes_without_a_warning(neox: Any, written: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_text(neox, written(40), n_tokens=40).tokens.shape == (1, 40)
+
+
 def test_17_tokens_are_enough(neox: Any, written: Any) -> None:
     assert load_text(neox, written(17), n_tokens=17).tokens.shape == (1, 17)
 

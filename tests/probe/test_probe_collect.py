@@ -204,6 +204,15 @@ def test_a_layer_that_shows_no_pattern_is_refused(tiny: TransformerBridge, monke
         probe_heads(tiny, IDS, progress=False)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_whose_numbers_are_not_finite_is_refused_by_its_heads(value: float) -> None:
+    broken = tiny_neox(0)
+    with torch.no_grad():
+        broken.gpt_neox.layers[1].attention.query_key_value.bias[-1] = value  # the last value of the last head
+    with pytest.raises(ModelError, match=r"planted gives NaN or infinity in .*L1H3"):
+        probe_heads(bridge_of(broken), IDS, progress=False)
+
+
 def test_without_progress_nothing_is_printed(tiny: TransformerBridge, capfd: pytest.CaptureFixture[str]) -> None:
     probe_heads(tiny, IDS, progress=False)
     assert capfd.readouterr() == ("", "")

@@ -163,6 +163,16 @@ def test_the_top_offset_is_where_the_largest_attention_falls_most_often(tiny_pro
         assert shares[place] == shares.max() == tiny_profile.top_offset_share[index]
 
 
+@pytest.mark.parametrize(("place", "offset"), [(0, 0), (63, 63), (64, 64), (65, 128), (66, 256)])
+def test_the_top_offset_of_a_wide_bin_is_its_lower_edge(
+    all_accounts: dict[str, Accounts], place: int, offset: int
+) -> None:
+    profile = all_accounts["demo"].profile
+    shares = np.zeros_like(profile.max_attention_position)
+    shares[..., place] = 1
+    assert (replace(profile, max_attention_position=shares).top_offset == offset).all()
+
+
 def test_every_number_lies_in_the_range_that_the_catalogue_gives(accounts: Accounts) -> None:
     for name, grid in accounts.profile.grids.items():
         high = STATISTICS[name].high

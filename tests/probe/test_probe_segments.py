@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from accounts import random_ids
 from comparing import COUNTS, EDGES, MEASURED, difference, flat
-from tiny_models import bridge_of, tiny_llama
+from tiny_models import bridge_of, tiny_llama, tiny_neox
 from transformer_lens.model_bridge import TransformerBridge
 
 from headspec.load.text import TokenWindows, load_text
@@ -77,6 +77,11 @@ def test_chosen_layers_get_the_numbers_they_have_among_all(
         np.testing.assert_allclose(grid, one_shot[name][rows], atol=1e-6, err_msg=name)
     np.testing.assert_allclose(some.near_mass, one_shot.near_mass[:, rows], atol=1e-6)
     np.testing.assert_allclose(some.mean_z, one_shot.mean_z[rows], atol=1e-6)
+
+
+def test_chosen_layers_come_in_their_order_in_the_model() -> None:
+    deep = bridge_of(tiny_neox(0, n_layers=9))
+    assert probe_heads(deep, random_ids(1, 20), layers=[8, 1], progress=False).about.layers == (1, 8)
 
 
 def test_every_second_layer_gets_the_numbers_it_has_among_all(
