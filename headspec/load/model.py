@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,8 @@ def load_model(
     source = resolve(name, revision)
     dtype = _dtype(dtype)
     place = "cpu" if device_map is not None else choose_device(device)
-    start = "cpu" if place == "mps" else place
+    on_mps = place.startswith("mps")
+    start = "cpu" if on_mps else place
     with _explained(source), _own_random_state(seed):
         if source.origin is Origin.RANDOM:
             model = _random(source.location, dtype, start)
@@ -59,7 +61,7 @@ def load_model(
             model = _pretrained(source, dtype, trust_remote_code, placement)
     setattr(model, NAME_ATTRIBUTE, source.name)
     model.eval()
-    return settle_on_mps(model, identify(model).vocabulary) if place == "mps" else model
+    return settle_on_mps(model, identify(model).vocabulary) if on_mps else model
 
 
 def reinitialised(model: Any, seed: int = 0) -> "TransformerBridge":
@@ -119,6 +121,7 @@ def _own_random_state(seed: int) -> Iterator[None]:
 @contextmanager
 def _explained(source: ModelName) -> Iterator[None]:
     """Turn what the libraries raise while loading into an error that says what to do."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
@@ -127,14 +130,18 @@ def _explained(source: ModelName) -> Iterator[None]:
             yield
     except ModelError:
         raise
-    except SafetensorError as error:
+    except (SafetensorError, UnpicklingError) as error:
         raise ModelError(
-            f"the weights in {source.location} are damaged or cut off: {error}. Copy them anew."
+            f"the weights in {source.location} are damaged or cut off: {_first_line(error)} Copy them anew."
         ) from error
     except OSError as error:
         where = f"{source.location}" + (f" at revision {source.revision}" if source.revision else "")
         raise ModelError(
             f"cannot load {where}: {_first_line(error)} Is the name right, and the network or the hub's cache at hand?"
+        ) from error
+    except StrictDataclassError as error:
+        raise ModelError(
+            f"cannot load {source.name}: its config.json is invalid: {' '.join(str(error).split())}"
         ) from error
     except (EOFError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"cannot load {source.name}: {_first_line(error)}") from error
