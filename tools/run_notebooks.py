@@ -2,7 +2,8 @@
 
     python tools/run_notebooks.py
 
-Outputs above 200 kB (the interactive views carry their script) are left out: GitHub shows no scripts.
+Outputs above 200 kB (the interactive views carry their script) are left out: GitHub shows no scripts. So is what goes to
+standard error: warnings of the machine at hand.
 """
 
 import sys
@@ -28,8 +29,12 @@ def without_large_outputs(notebook: nbformat.NotebookNode) -> nbformat.NotebookN
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if len(str(output)) <= LARGEST_OUTPUT]
+            cell.outputs = [output for output in cell.outputs if _worth_keeping(output)]
     return notebook
+
+
+def _worth_keeping(output: nbformat.NotebookNode) -> bool:
+    return len(str(output)) <= LARGEST_OUTPUT and output.get("name") != "stderr"
 
 
 def main() -> None:
