@@ -2,8 +2,8 @@
 
     python tools/run_notebooks.py
 
-Outputs above 200 kB (the interactive views carry their script) are left out: GitHub shows no scripts. So is what goes to
-standard error: warnings of the machine at hand.
+Outputs above 200 kB (the interactive views carry their script) are left out: GitHub shows no scripts. So is what goes
+to standard error: warnings of the machine at hand.
 """
 
 import sys
