@@ -3,8 +3,11 @@
     python benchmarks/probe.py [MODEL] [--tokens 2048] [--rounds 3]
 
 Each measurement runs in a fresh process, the two sides take turns, medians are compared. Memory is what the
-process needs above the loaded model (Linux). Targets: at most 0.7 GB, and at most 1.1 × the CPU time of
-Hugging Face's eager attention with `output_attentions=True`, which yields patterns and no statistics.
+process needs above the loaded model (Linux). Targets for 2,048 tokens of random:pythia-410m:
+
+- hooks engine: at most 0.7 GB, and at most 1.1 × the CPU time of Hugging Face's eager attention with
+  `output_attentions=True`, which yields patterns and no statistics;
+- fast engine: at most 0.4 GB, and at most 1.6 × the CPU time of Hugging Face's sdpa, which yields neither.
 """
 
 import argparse
@@ -22,8 +25,10 @@ from typing import Any
 SIDES = {
     "eager": "Hugging Face eager, output_attentions",
     "sdpa": "Hugging Face sdpa, no patterns",
-    "probe": "headspec probe_heads, text only",
-    "probe+repeats": "headspec probe_heads, with repeats",
+    "hooks": "probe_heads, text only",
+    "fast": 'probe_heads(engine="fast"), text only',
+    "hooks+repeats": "probe_heads, with repeats",
+    "fast+repeats": 'probe_heads(engine="fast"), with repeats',
 }
 
 
@@ -33,14 +38,15 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="random:pythia-410m")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="measure only these")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measure(options.side, options.model, options.tokens)))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in options.sides}
     for number in range(options.rounds):
-        for side in SIDES:
+        for side in options.sides:
             found[side].append(in_fresh_process(side, options.model, options.tokens))
             print(f"round {number + 1}, {side}: {found[side][-1]}", file=sys.stderr)
     report(found, options.model, options.tokens)
@@ -57,37 +63,26 @@ def measure(side: str, name: str, n_tokens: int) -> dict[str, float]:
     """Load, then run once: peak memory above the loaded model in GB, CPU and wall seconds."""
     import torch
 
-    from headspec import load_model, probe_heads
-    from headspec.load.text import load_text
+    from headspec import load_model, load_plain, load_text, probe_heads
     from headspec.probe.memory import give_back_free_memory
 
-    model: Any = load_model(name, device="cpu")
+    engine, _, repeats = side.partition("+")
+    model: Any = (load_model if engine == "hooks" else load_plain)(name, device="cpu")
     tokens = load_text(model, n_tokens=n_tokens).tokens
-    if side in ("eager", "sdpa"):
-        model = plain_model(model.original_model.config)
-        model.set_attn_implementation(side)
     gc.collect()
     give_back_free_memory()
     before = reset_peak()
     cpu, wall = time.process_time(), time.perf_counter()
-    if side == "probe":
-        probe_heads(model, tokens, n_repeats=0, progress=False)
-    elif side == "probe+repeats":
-        probe_heads(model, tokens, progress=False)
+    if engine in ("hooks", "fast"):
+        probe_heads(model, tokens, engine=engine, n_repeats=2 if repeats else 0, progress=False)
     else:
+        model.huggingface.set_attn_implementation(engine)
         with torch.no_grad():
-            for window in tokens:  # like the probe: one window at a time, only the last logits
-                model(window[None], output_attentions=side == "eager", logits_to_keep=1)
+            for window in tokens:  # like the probe: one window at a time, no logits but the last
+                model.huggingface(window[None], output_attentions=engine == "eager", logits_to_keep=1, use_cache=False)
     return {
         "cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall, "peak_gb": peak_gb() - before,
     }  # fmt: skip
-
-
-def plain_model(config: Any) -> Any:
-    """A fresh Hugging Face model of the same configuration: a bridge changes the one it was made from."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def reset_peak() -> float:
@@ -103,17 +98,19 @@ def peak_gb() -> float:
 
 
 def report(found: dict[str, list[dict[str, float]]], model: str, tokens: int) -> None:
-    """Print medians over the rounds, and the ratio to eager."""
+    """Print medians over the rounds, and the ratios to the two baselines."""
     median = {
         side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in found.items()
     }
+    rounds = len(next(iter(found.values())))
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
-    print(f"{model}, {tokens} tokens, {len(found['eager'])} rounds, {threads} threads, {platform.machine()}, medians\n")
-    print(f"{'':42}{'peak above model':>18}{'CPU':>9}{'wall':>9}{'CPU / eager':>13}")
-    for side, label in SIDES.items():
-        row = median[side]
-        ratio = row["cpu_s"] / median["eager"]["cpu_s"]
-        print(f"{label:42}{row['peak_gb']:15.2f} GB{row['cpu_s']:8.1f}s{row['wall_s']:8.1f}s{ratio:12.2f}×")
+    print(f"{model}, {tokens} tokens, {rounds} rounds, {threads} threads, {platform.machine()}, medians\n")
+    baselines = [side for side in ("eager", "sdpa") if side in found]
+    columns = "".join(f"{f'CPU / {side}':>13}" for side in baselines)
+    print(f"{'':44}{'peak above model':>18}{'CPU':>9}{'wall':>9}{columns}")
+    for side, row in median.items():
+        ratios = "".join(f"{row['cpu_s'] / median[base]['cpu_s']:12.2f}×" for base in baselines)
+        print(f"{SIDES[side]:44}{row['peak_gb']:15.2f} GB{row['cpu_s']:8.1f}s{row['wall_s']:8.1f}s{ratios}")
 
 
 if __name__ == "__main__":

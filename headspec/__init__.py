@@ -11,6 +11,7 @@ _HOMES = {
     "HeadRole": "headspec.heads",
     "HeadspecError": "headspec.errors",
     "load_model": "headspec.load.model",
+    "load_plain": "headspec.load.model",
     "load_text": "headspec.load.text",
     "TokenWindows": "headspec.load.text",
     "probe_heads": "headspec.probe.collect",

@@ -1,9 +1,13 @@
-"""The only place that boots a TransformerBridge: from the hub, a directory, the packaged model or random weights."""
+"""Loading models, from the hub, a directory, the packaged model or random weights.
+
+The only place that boots a TransformerBridge; `load_plain` does without one.
+"""
 
 import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -14,6 +18,7 @@ from headspec.errors import ModelError
 from headspec.load.device import choose_device, settle_on_mps
 from headspec.load.identity import NAME_ATTRIBUTE, identify
 from headspec.load.names import ModelName, Origin, resolve
+from headspec.load.plain import PlainModel
 from headspec.load.pythia import SHAPES
 from headspec.load.weights import check_directory, complete_weights_class
 
@@ -48,41 +53,89 @@ def load_model(
     Raises:
         ModelError: Unknown name, a directory without weights, damaged weights, an architecture TransformerLens lacks.
     """
-    source = resolve(name, revision)
-    dtype = _dtype(dtype)
-    place = "cpu" if device_map is not None else choose_device(device)
-    on_mps = place.startswith("mps")
-    start = "cpu" if on_mps else place
-    with _explained(source), _own_random_state(seed):
-        if source.origin is Origin.RANDOM:
-            model = _random(source.location, dtype, start)
-        else:
-            placement = {"device": start} if device_map is None else {"device_map": device_map}
-            model = _pretrained(source, dtype, trust_remote_code, placement)
-    setattr(model, NAME_ATTRIBUTE, source.name)
+    want = _wanted(name, device, dtype, device_map, revision, trust_remote_code)
+    with _explained(want.source), _own_random_state(seed):
+        random = want.source.origin is Origin.RANDOM
+        model = _bridge(_untrained_shape(want, "eager"), tokenizer=None) if random else _pretrained_bridge(want)
+    setattr(model, NAME_ATTRIBUTE, want.source.name)
     model.eval()
-    return settle_on_mps(model, identify(model).vocabulary) if on_mps else model
+    return _settled(model, want)
 
 
-def reinitialised(model: Any, seed: int = 0) -> "TransformerBridge":
-    """An untrained twin of `model`: same architecture and sizes, random weights, named `random:<name>`."""
-    identity, config = identify(model), copy.deepcopy(model.original_model.config)
+def load_plain(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | str = torch.float32,
+    device_map: Any = None,
+    revision: str | None = None,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> PlainModel:
+    """Load a model without a TransformerBridge: nothing to hook, but no second copy of q, k and v in memory either.
+
+    For `probe_heads(..., engine="fast")`. Arguments and errors as for `load_model`.
+    """
+    want = _wanted(name, device, dtype, device_map, revision, trust_remote_code)
+    with _explained(want.source), _own_random_state(seed):
+        random = want.source.origin is Origin.RANDOM
+        hf = _untrained_shape(want, "sdpa") if random else _pretrained(want, "sdpa")
+        tokenizer = None if random else _tokenizer(want)
+    return _settled(PlainModel(hf.eval(), want.source.name, tokenizer), want)
+
+
+def reinitialised(model: Any, seed: int = 0) -> Any:
+    """An untrained twin of a bridge or plain model: same kind and sizes, random weights, named `random:<name>`."""
+    identity, plain = identify(model), isinstance(model, PlainModel)
+    config = copy.deepcopy((model.huggingface if plain else model.original_model).config)
+    name = f"random:{identity.name.removeprefix('random:')}"
     with _own_random_state(seed):
-        twin = _bridge(_untrained(config, _dtype(identity.dtype), identity.device), model.tokenizer)
-    setattr(twin, NAME_ATTRIBUTE, f"random:{identity.name.removeprefix('random:')}")
+        hf = _untrained(config, _dtype(identity.dtype), identity.device, "sdpa" if plain else "eager")
+        twin = PlainModel(hf.eval(), name, model.tokenizer) if plain else _bridge(hf, model.tokenizer)
+    if not plain:
+        setattr(twin, NAME_ATTRIBUTE, name)
     return twin
 
 
-def _random(shape: str, dtype: torch.dtype, device: str) -> "TransformerBridge":
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be loaded, how and where to."""
+
+    source: ModelName
+    dtype: torch.dtype
+    place: str
+    """The device asked for."""
+    device_map: Any
+    trust_remote_code: bool
+
+    @property
+    def start(self) -> str:
+        """Where it is loaded first: what is meant for mps is compared with the CPU."""
+        return "cpu" if self.place.startswith("mps") else self.place
+
+
+def _wanted(
+    name: str, device: str, dtype: torch.dtype | str, device_map: Any, revision: str | None, trust_remote_code: bool
+) -> _Wanted:
+    source = resolve(name, revision)
+    place = "cpu" if device_map is not None else choose_device(device)
+    return _Wanted(source, _dtype(dtype), place, device_map, trust_remote_code)
+
+
+def _settled(model: Any, want: _Wanted) -> Any:
+    return settle_on_mps(model, identify(model).vocabulary) if want.place.startswith("mps") else model
+
+
+def _untrained_shape(want: _Wanted, attention: str) -> Any:
     from transformers import GPTNeoXConfig
 
-    return _bridge(_untrained(GPTNeoXConfig(**SHAPES[shape].config()), dtype, device), tokenizer=None)
+    return _untrained(GPTNeoXConfig(**SHAPES[want.source.location].config()), want.dtype, want.start, attention)
 
 
-def _untrained(config: Any, dtype: torch.dtype, device: str) -> Any:
+def _untrained(config: Any, dtype: torch.dtype, device: str, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").to(device)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).to(device)
 
 
 def _bridge(hf: Any, tokenizer: Any) -> "TransformerBridge":
@@ -91,23 +144,42 @@ def _bridge(hf: Any, tokenizer: Any) -> "TransformerBridge":
     return build_bridge_from_module(hf.eval(), type(hf).__name__, hf_config=hf.config, tokenizer=tokenizer)
 
 
-def _pretrained(
-    source: ModelName, dtype: torch.dtype, trust_remote_code: bool, placement: dict[str, Any]
-) -> "TransformerBridge":
+def _has_tokenizer(source: ModelName) -> bool:
+    return source.origin is not Origin.DIRECTORY or check_directory(Path(source.location))
+
+
+def _pretrained(want: _Wanted, attention: str) -> Any:
+    """The Hugging Face model of a directory or hub id."""
+    if want.source.origin is Origin.DIRECTORY:
+        check_directory(Path(want.source.location))
+    hf = complete_weights_class().from_pretrained(
+        want.source.location, dtype=want.dtype, attn_implementation=attention, revision=want.source.revision or "main",
+        trust_remote_code=want.trust_remote_code, device_map=want.device_map,
+    )  # fmt: skip
+    return hf if want.device_map is not None else hf.to(want.start)
+
+
+def _pretrained_bridge(want: _Wanted) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
-    complete = complete_weights_class()
-    if source.origin is Origin.DIRECTORY and not check_directory(Path(source.location)):
+    if not _has_tokenizer(want.source):
         # Left to itself, TransformerLens would go on with a two-token tokenizer, without a word.
-        hf = complete.from_pretrained(
-            source.location, dtype=dtype, attn_implementation="eager", trust_remote_code=trust_remote_code,
-            device_map=placement.get("device_map"),
-        )  # fmt: skip
-        return _bridge(hf.to(placement["device"]) if "device" in placement else hf, tokenizer=None)
+        return _bridge(_pretrained(want, "eager"), tokenizer=None)
+    placement = {"device": want.start} if want.device_map is None else {"device_map": want.device_map}
     return TransformerBridge.boot_transformers(
-        source.location, dtype=dtype, revision=source.revision, trust_remote_code=trust_remote_code,
-        model_class=complete, **placement,
+        want.source.location, dtype=want.dtype, revision=want.source.revision, model_class=complete_weights_class(),
+        trust_remote_code=want.trust_remote_code, **placement,
     )  # fmt: skip
+
+
+def _tokenizer(want: _Wanted) -> Any:
+    from transformers import AutoTokenizer
+
+    if not _has_tokenizer(want.source):
+        return None
+    return AutoTokenizer.from_pretrained(
+        want.source.location, revision=want.source.revision or "main", trust_remote_code=want.trust_remote_code
+    )
 
 
 @contextmanager

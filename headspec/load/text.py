@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from headspec.errors import ModelError, TextError
-from headspec.load.identity import identify
+from headspec.load.identity import identify, prepends_bos
 from headspec.load.sources import PACKAGED, read_text
 
 SHORTEST = 17
@@ -62,7 +62,7 @@ def load_text(
     window = _window(window, n_tokens, identity.context)
     if model.tokenizer is None and identity.random_weights:
         return random_tokens(identity.vocabulary, n_tokens, window, seed)
-    bos = bool(getattr(model.cfg, "default_prepend_bos", False)) if bos is None else bos
+    bos = prepends_bos(model) if bos is None else bos
     front = [identity.bos] if bos else []
     if None in front:
         raise TextError(f"{identity.name}'s tokenizer has no BOS token: leave bos= out.")
@@ -83,7 +83,7 @@ def as_windows(tokens: Any, model: Any, least: int = SHORTEST) -> TokenWindows:
         _check_length(len(ids), least)
         window = min(len(ids), identity.context)
         ids = ids[: len(ids) // window * window].view(-1, window)
-    _check_windows(ids, least, identity.context, model.cfg.d_vocab)
+    _check_windows(ids, least, identity.context, identity.d_vocab)
     return TokenWindows(ids, source)
 
 

@@ -42,6 +42,10 @@ class ProbeAbout:
     n_repeats: int = 0
     """How many repeated sequences were run."""
     seed: int = 0
+    engine: str = "hooks"
+    """What read the statistics: `hooks` of TransformerLens, or `fast`; they agree to 1e-4."""
+    query_statistics: bool = False
+    """Whether mean and covariance of the queries were kept."""
     dtype: str = "float32"
     device: str = "cpu"
     versions: tuple[tuple[str, str], ...] = ()

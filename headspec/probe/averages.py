@@ -4,17 +4,18 @@ Sums over windows and segments are exact to merge; means are made here, once.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
-from headspec.errors import ModelError
 from headspec.probe.about import ProbeAbout
 from headspec.probe.catalogue import BY_POSITION, GRIDS
 from headspec.probe.profile import HeadProfile
-from headspec.probe.reader import OUTPUT_STATISTICS, PATTERN_STATISTICS, Bins, Sums
+from headspec.probe.reader import OUTPUT_STATISTICS
+from headspec.probe.tiles import PATTERN_STATISTICS, Bins, Sums
 
 assert BY_POSITION == PATTERN_STATISTICS + OUTPUT_STATISTICS, "the reader sums what the catalogue lists, in its order"
 KEPT_PER_WINDOW = ("patterns", "outputs", "count", "weight", "weighted_energy", "weighted_z")
@@ -65,7 +66,6 @@ def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | 
         "output_spread_p95": torch.quantile(by_window["output_spread"], 0.95, dim=0),
         **_repeat_scores(repeats, mean_z, gram, about),
     }
-    _check_finite(headline, about)
     per_position = per_window * about.n_windows
     return HeadProfile(
         about=about,
@@ -80,18 +80,15 @@ def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | 
         max_attention_histogram=_array(sums["max_histogram"] / n_all),
         near_mass=_array(_per_bin(rearrange(sums["near_mass"], "layer head p o -> p layer head o"), per_position)),
         mean_z=_array(mean_z),
+        **(_query_moments(sums, n_all) if about.query_statistics else {}),
     )
 
 
-def _check_finite(headline: dict[str, Tensor], about: ProbeAbout) -> None:
-    bad = ~torch.stack([headline[name].isfinite() for name in BY_POSITION]).all(0)
-    if bad.any():
-        heads = [f"L{about.layers[row]}H{column}" for row, column in bad.nonzero().tolist()]
-        more = f" and {len(heads) - 4} more" if len(heads) > 4 else ""
-        raise ModelError(
-            f"{about.model} gives NaN or infinity in {', '.join(heads[:4])}{more}: are the weights damaged, or is "
-            f"{about.dtype} too narrow? Try --dtype float32."
-        )
+def _query_moments(sums: Sums, n_queries: int) -> dict[str, Any]:
+    mean = sums["query"] / n_queries
+    products = sums["query_products"] / n_queries
+    covariance = products - einsum(mean, mean, "layer head d, layer head e -> layer head d e")
+    return {"query_mean": _array(mean), "query_covariance": _array(covariance)}
 
 
 def queries_per_position(edges: tuple[int, ...], window: int) -> np.ndarray:

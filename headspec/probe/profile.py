@@ -52,6 +52,11 @@ class HeadProfile:
     """`[position bin, layer, head, offset]`: mean attention at offsets 0 … 63, sink keys left out."""
     mean_z: np.ndarray
     """`[layer, head, d_head]`: mean of z over the text: what replaces the head when it is mean-ablated."""
+    query_mean: np.ndarray | None = None
+    """`[layer, head, d_head]`: mean of the queries before rotation, from `first_query` on; None unless
+    `query_statistics` was asked for. With `query_covariance`: what expected attention needs (kvpress)."""
+    query_covariance: np.ndarray | None = None
+    """`[layer, head, d_head, d_head]`: their covariance (divided by the number of queries)."""
     schema: str = field(default=SCHEMA, repr=False)
 
     def __post_init__(self) -> None:

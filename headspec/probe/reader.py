@@ -1,77 +1,68 @@
-"""The hooks of one layer: they turn each segment's activations into sums and let go of the activations.
+"""What one layer's heads do, as running sums: activations come in, are summed, and are let go of.
 
-What is summed, over which bins; averages are made later, in `headspec.probe.averages`.
+The hooks engine hands it TransformerLens activations segment by segment, the fast engine tiles of its own attention.
+Which sums, over which bins, is in `headspec.probe.tiles`; averages are made in `headspec.probe.averages`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import einsum, repeat
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from headspec.probe import statistics
-from headspec.runtime.statistics import attention_entropy, near_mass, output_energy, sink_mass
+from headspec.probe.finite import check_finite
+from headspec.probe.statistics import Positions
+from headspec.probe.tiles import Bins, Sums, by_position, tile_limit, tile_of_pattern, tile_sums
+from headspec.runtime.statistics import output_energy
 
-Sums = dict[str, Tensor]
-"""Running float64 sums by name; each starts with the axis `batch` (windows)."""
-
-PATTERN_STATISTICS = (
-    "attention_entropy", "normalized_entropy", "uniform_score", "max_attention", "first_token_attention_ratio",
-    "sink_attention_ratio", "value_weighted_sink_share",
-)  # fmt: skip
 OUTPUT_STATISTICS = ("output_norm", "relative_output_norm", "share_of_layer")
-HISTOGRAM_BINS = 20
-CPU_TILE, GPU_TILE = 2**20, 2**26
-"""Pattern elements reduced at once: on a CPU what fits the cache, on a GPU what fills it."""
-
-
-@dataclass(frozen=True)
-class Bins:
-    """Over which queries and offsets the reader sums."""
-
-    first_query: int
-    n_sinks: int
-    positions: tuple[int, ...]
-    offsets: tuple[int, ...]
-    exact_offsets: tuple[int, ...] = ()
-    """Single offsets whose mean attention is wanted beside the bins (scores on repeated tokens)."""
 
 
 class LayerReader:
-    """Reads one layer, segment by segment. `sums` holds what it has seen since `begin`."""
+    """Reads one layer. `sums` holds what it has seen since `begin`, in float64."""
 
-    def __init__(self, layer: int, w_o: Float[Tensor, "head d_head d_model"]) -> None:
-        self.layer = layer
+    def __init__(self, layer: int, w_o: Float[Tensor, "head d_head d_model"], query_statistics: bool = False) -> None:
+        self.layer, self.query_statistics = layer, query_statistics
         # Float64 keeps ‖z − z̄‖² exact for a head whose output is large but constant. MPS has none.
         self.exact = torch.float32 if w_o.device.type == "mps" else torch.float64
         w_o = w_o.detach().to(self.exact)
         self.gram = einsum(w_o, w_o, "head d_head model, head other model -> head d_head other")
 
-    def begin(self, bins: Bins) -> None:
-        """Forget everything: a new batch of windows starts."""
+    def begin(self, bins: Bins, sums: Sums | None = None) -> None:
+        """Forget everything: a new batch of windows starts, or goes on with `sums`."""
         self.bins = bins
-        self.sums: Sums = {}
+        self.sums: Sums = dict(sums or {})
+        self.skipping = False
+        """While true, only what later segments need is kept: an interrupted run reads a text up to where it was."""
         self._n_keys = 0
         self._value_norms: list[Float[Tensor, "batch head key"]] = []
 
     def hooks(self) -> list[tuple[str, Callable[..., None]]]:
         """The (name, function) pairs for TransformerLens; none of them changes an activation."""
         block = f"blocks.{self.layer}"
-        return [
+        hooks: list[tuple[str, Callable[..., None]]] = [
             (f"{block}.hook_resid_pre", self.on_residual),
             (f"{block}.attn.hook_v", self.on_value),
             (f"{block}.attn.hook_pattern", self.on_pattern),
             (f"{block}.attn.hook_z", self.on_z),
         ]
+        return hooks + ([(f"{block}.attn.hook_q", self.on_query)] if self.query_statistics else [])
 
     def on_residual(self, residual: Float[Tensor, "batch query d_model"], hook: Any = None) -> None:
         """Keep the norm of the residual that enters the layer, and count its tokens: it is the first hook to fire."""
         self._n_keys += residual.shape[1]
         self._residual_norm = residual.detach().norm(dim=-1, dtype=torch.float32).to(self.exact)
+
+    def on_query(self, query: Float[Tensor, "batch query head d_head"], hook: Any = None) -> None:
+        """Sum queries and their outer products, before any rotation by position."""
+        if self.skipping:
+            return
+        query = query.detach().to(self.exact)
+        counted = (self._positions(query.shape[1]) >= self.bins.first_query).to(self.exact)
+        self._add("query", einsum(counted, query, "q, b q h d -> b h d"))
+        self._add("query_products", einsum(counted, query, query, "q, b q h d, b q h e -> b h d e"))
 
     def on_value(self, value: Float[Tensor, "batch query kv_head d_head"], hook: Any = None) -> None:
         """Keep ‖v W_O‖ of every key; grouped-query values are shared by several heads."""
@@ -82,26 +73,26 @@ class LayerReader:
 
     def on_pattern(self, pattern: Float[Tensor, "batch head query key"], hook: Any = None) -> None:
         """Reduce the pattern a few heads at a time, so that no copy of it is ever made."""
-        values = torch.cat(self._value_norms, dim=-1)
-        self._value_norms = [values]
-        limit = CPU_TILE if pattern.device.type == "cpu" else GPU_TILE
+        if self.skipping:
+            return
+        norms, positions = self.value_norms, self._positions(pattern.shape[2])
+        limit = tile_limit(pattern.device)
         heads = max(1, limit * pattern.shape[1] // pattern.numel())
-        tiles = [
-            self._pattern_sums(tile.detach().float(), value)
-            for tile, value in zip(pattern.split(heads, dim=1), values.split(heads, dim=1), strict=True)
-        ]
-        for name in tiles[0]:
-            self._add(name, torch.cat([tile[name] for tile in tiles], dim=1))
+        pieces = zip(pattern.detach().split(heads, dim=1), norms.split(heads, dim=1), strict=True)
+        self.add_tiles([tile_sums(tile_of_pattern(some, positions), norm, self.bins) for some, norm in pieces])
 
     def on_z(self, z: Float[Tensor, "batch query head d_head"], hook: Any = None) -> None:
         """Sum what the heads write, and its first and second moments relative to the residual."""
+        if self.skipping:
+            return
         z = z.detach().to(self.exact)
         energy = output_energy(z, self.gram).clamp(min=0)
         norm, residual = energy.sqrt(), self._residual_norm[..., None]
         share = norm / norm.sum(-1, keepdim=True).clamp(min=torch.finfo(norm.dtype).tiny)
         positions = self._positions(z.shape[1])
         scalars = torch.stack([norm, norm / residual, share])
-        self._add("outputs", einsum(scalars, self._by_position(positions, scalars), "s b q h, q p -> b h s p"))
+        in_bin = by_position(positions, self.bins, scalars)
+        self._add("outputs", einsum(scalars, in_bin, "s b q h, q p -> b h s p"))
         counted = (positions >= self.bins.first_query).to(self.exact)
         weight = counted / self._residual_norm**2
         self._add("count", counted.sum().expand(z.shape[0]))
@@ -110,49 +101,22 @@ class LayerReader:
         self._add("weighted_z", einsum(weight, z, "b q, b q h d -> b h d"))
         self._add("z", einsum(counted, z, "q, b q h d -> b h d"))
 
-    def _positions(self, n_queries: int) -> statistics.Positions:
+    @property
+    def value_norms(self) -> Float[Tensor, "batch head key"]:
+        """‖v W_O‖ of every key seen since `begin`."""
+        self._value_norms = [torch.cat(self._value_norms, dim=-1)]
+        return self._value_norms[0]
+
+    def add_tiles(self, tiles: list[Sums]) -> None:
+        """Add the sums of tiles that together hold every head once, in order."""
+        for name in tiles[0]:
+            self._add(name, torch.cat([tile[name] for tile in tiles], dim=1))
+
+    def _positions(self, n_queries: int) -> Positions:
         """Absolute positions of this segment's queries: the last of the keys seen so far."""
         return torch.arange(self._n_keys - n_queries, self._n_keys, device=self.gram.device)
 
-    def _by_position(self, positions: statistics.Positions, like: Tensor) -> Float[Tensor, "query position_bin"]:
-        return one_hot(statistics.bins(positions, self.bins.positions), len(self.bins.positions)).to(like.dtype)
-
-    def _pattern_sums(self, pattern: statistics.Pattern, values: Float[Tensor, "batch head key"]) -> Sums:
-        bins, positions = self.bins, self._positions(pattern.shape[2])
-        by_position = self._by_position(positions, pattern)
-        counted = (positions >= bins.first_query).float()
-        entropy = attention_entropy(pattern)
-        largest, offset = statistics.max_attention(pattern, positions)
-        scalars = torch.stack([
-            entropy,
-            statistics.normalized_entropy(entropy, positions),
-            statistics.uniform_score(entropy, positions),
-            largest,
-            sink_mass(pattern, 1),
-            sink_mass(pattern, bins.n_sinks),
-            statistics.value_weighted_sink_share(pattern, values, bins.n_sinks),
-        ])  # fmt: skip
-        near = near_mass(pattern, positions, statistics.EXACT_OFFSETS, first_key=bins.n_sinks)
-        sums = {
-            "patterns": einsum(scalars, by_position, "s b h q, q p -> b h s p"),
-            "near_mass": einsum(near, by_position, "b h q o, q p -> b h p o"),
-            "offset_mass": einsum(
-                statistics.offset_mass(pattern, positions, bins.offsets), counted, "b h q o, q -> b h o"
-            ),
-            "max_position": self._count(statistics.bins(offset, bins.offsets), len(bins.offsets), counted),
-            "max_histogram": self._count(
-                (largest * HISTOGRAM_BINS).long().clamp(0, HISTOGRAM_BINS - 1), HISTOGRAM_BINS, counted
-            ),
-        }
-        if bins.exact_offsets:
-            exact = [statistics.mass_at_offset(pattern, positions, offset) @ counted for offset in bins.exact_offsets]
-            sums["exact_offsets"] = torch.stack(exact, dim=-1)
-        return sums
-
-    @staticmethod
-    def _count(index: Tensor, n_bins: int, counted: Tensor) -> Float[Tensor, "batch head bin"]:
-        return einsum(one_hot(index, n_bins).to(counted.dtype), counted, "b h q bin, q -> b h bin")
-
     def _add(self, name: str, value: Tensor) -> None:
         value = value.cpu().double()
+        check_finite(name, value, self.layer)
         self.sums[name] = self.sums[name] + value if name in self.sums else value

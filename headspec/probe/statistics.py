@@ -4,9 +4,6 @@ Pure functions, activations in and numbers out: no model, no hooks, no cut-offs.
 too is in `headspec.runtime.statistics`.
 """
 
-from functools import lru_cache
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -73,13 +70,27 @@ def offset_mass(
     pattern: Pattern, positions: Positions, edges: tuple[int, ...]
 ) -> Float[Tensor, "batch head query bin"]:
     """Attention in each bin of relative offsets (`offset_edges`), in [0, 1]; a query's bins add up to 1."""
-    exact = [edge for edge in edges if edge < EXACT_OFFSETS]
-    near = near_mass(pattern, positions, len(exact))
-    if len(exact) == len(edges):
+    n_exact = sum(edge < EXACT_OFFSETS for edge in edges)
+    near = near_mass(pattern, positions, n_exact)
+    beyond = [mass_beyond(pattern, positions, edge) for edge in edges[n_exact:]]
+    if not beyond:
         return near
+    return torch.cat([near, -torch.stack(beyond, dim=-1).diff(dim=-1), beyond[-1][..., None]], dim=-1)
+
+
+def mass_beyond(pattern: Pattern, positions: Positions, offset: int) -> PerQuery:
+    """Attention on the keys at least `offset` before each query, in [0, 1].
+
+    Queries follow each other without a gap, so that only a square at the edge needs a mask.
+    """
     n_queries, n_keys = pattern.shape[-2:]
-    far = _far_bins(int(positions[0]), n_queries, n_keys, edges[len(exact) :], pattern.device)
-    return torch.cat([near, torch.einsum("bhqk,qko->bhqo", pattern, far)], dim=-1)
+    newest = int(positions[0]) - offset  # the newest such key of the first query
+    low, high = max(newest, 0), min(newest + n_queries, n_keys)
+    if high <= 0:
+        return torch.zeros_like(pattern[..., 0])
+    queries = torch.arange(n_queries, device=pattern.device)
+    inside = torch.arange(low, high, device=pattern.device) <= newest + queries[:, None]
+    return pattern[..., :low].sum(-1) + (pattern[..., low:high] * inside).sum(-1)
 
 
 def mass_at_offset(pattern: Pattern, positions: Positions, offset: int) -> PerQuery:
@@ -101,14 +112,3 @@ def value_weighted_sink_share(pattern: Pattern, value_norms: Float[Tensor, "batc
     everything = torch.einsum("bhqk,bhk->bhq", pattern, value_norms)
     sinks = torch.einsum("bhqk,bhk->bhq", pattern[..., :n_sinks], value_norms[..., :n_sinks])
     return sinks / everything.clamp(min=torch.finfo(everything.dtype).tiny)
-
-
-@lru_cache(maxsize=1)  # the same for every tile and layer of a segment
-def _far_bins(
-    first: int, n_queries: int, n_keys: int, edges: tuple[int, ...], device: torch.device
-) -> Float[Tensor, "query key bin"]:
-    """1 where a key lies in a bin of offsets from `edges[0]` on; queries are at positions `first`, `first + 1`, …"""
-    queries = torch.arange(first, first + n_queries, device=device)
-    offsets = queries[:, None] - torch.arange(n_keys, device=device)
-    inside = [(offsets >= low) & (offsets < high) for low, high in pairwise([*edges, n_keys + edges[-1]])]
-    return torch.stack(inside, dim=-1).float()

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import headspec.load
 from headspec.load.text import load_text
-from headspec.probe.collect import probe_heads, repeated_tokens
+from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
+from headspec.probe.repeats import repeated_tokens
 
 N_REPEATS = 2
 

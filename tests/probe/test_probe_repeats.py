@@ -12,8 +12,9 @@ from tiny_models import VOCABULARY
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from headspec.probe.collect import probe_heads, repeated_tokens
+from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
+from headspec.probe.repeats import repeated_tokens
 
 FROM_REPEATS = ("repeat_deviation", "previous_token_score", "induction_score")
 
@@ -53,7 +54,7 @@ def test_special_tokens_are_not_drawn(demo: TransformerBridge, monkeypatch: pyte
         seen.extend(vocabulary)
         return repeated_tokens(vocabulary, *settings)
 
-    monkeypatch.setattr("headspec.probe.collect.repeated_tokens", draw)
+    monkeypatch.setattr("headspec.probe.repeats.repeated_tokens", draw)
     probe_heads(demo, torch.arange(2, 42), layers=[0], progress=False)
     assert seen == list(range(2, 1024))
 

@@ -1,0 +1,95 @@
+"""A Hugging Face model as it is: no TransformerBridge around it, so no hooks and no copies of its weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headspec.errors import ModelError
+from headspec.load.device import same_logits
+from headspec.load.identity import Identity, identify, identity_of_config
+
+
+@dataclass(frozen=True, eq=False)
+class PlainModel:
+    """A Hugging Face model with its name and tokenizer; `load_plain` makes one."""
+
+    huggingface: Any
+    """A transformers PreTrainedModel for causal language modelling."""
+    name: str
+    tokenizer: Any = None
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Logits `[batch, token, vocabulary]` of token ids."""
+        return self.huggingface(tokens, use_cache=False).logits
+
+    @property
+    def identity(self) -> Identity:
+        """Name, sizes and vocabulary, as `identify` gives them for a bridge too."""
+        parameter = next(self.huggingface.parameters())
+        return identity_of_config(self.name, self.huggingface.config, self.tokenizer, parameter)
+
+    def to(self, device: str) -> "PlainModel":
+        """Move the weights."""
+        self.huggingface.to(device)
+        return self
+
+
+def as_plain(model: Any) -> PlainModel:
+    """The plain model inside whatever was given; of a TransformerBridge a twin that shares its weights.
+
+    Raises:
+        ModelError: A bridge that computes something else than its Hugging Face model: weights were edited after
+            booting, or hooks are installed that change activations.
+    """
+    if isinstance(model, PlainModel):
+        return model
+    if not hasattr(model, "blocks"):
+        if not hasattr(model, "config") or not isinstance(model, nn.Module):
+            raise ModelError(f"{type(model).__name__} is neither a TransformerBridge nor a Hugging Face model.")
+        config: Any = model.config
+        return PlainModel(model, config.name_or_path or type(model).__name__)
+    plain = PlainModel(_twin(model), identify(model).name, model.tokenizer)
+    _check_same(model, plain)
+    return plain
+
+
+def _twin(bridge: Any) -> Any:
+    """A Hugging Face model around the very tensors of a bridge: nothing is copied."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        twin = AutoModelForCausalLM.from_config(bridge.original_model.config, attn_implementation="sdpa").eval()
+    for path, module in twin.named_modules():
+        source = _unwrapped(bridge.original_model, path)
+        for own, theirs in ((module._parameters, source._parameters), (module._buffers, source._buffers)):
+            own.update({name: theirs[name] for name, value in own.items() if value is not None})
+    return twin
+
+
+def _unwrapped(model: Any, path: str) -> Any:
+    """The original module at `path` of a model whose modules TransformerLens has wrapped."""
+    module = model
+    for part in path.split(".") if path else []:
+        module = getattr(_original(module), part)
+    return _original(module)
+
+
+def _original(module: Any) -> Any:
+    while getattr(module, "original_component", None) is not None:
+        module = module.original_component
+    return module
+
+
+def _check_same(bridge: Any, plain: PlainModel) -> None:
+    """Compare the logits of a few tokens: a bridge whose weights were edited computes something else."""
+    identity = identify(bridge)
+    tokens = torch.tensor([identity.vocabulary[:: max(1, len(identity.vocabulary) // 32)][:32]], device=identity.device)
+    with torch.no_grad():
+        if same_logits(bridge(tokens), plain(tokens)):
+            return
+    raise ModelError(
+        f"{identity.name}: this TransformerBridge gives other logits than its Hugging Face model (edited weights, or "
+        'hooks that change activations), which the fast engine would not see: use engine="hooks".'
+    )
