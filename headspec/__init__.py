@@ -18,6 +18,8 @@ _HOMES = {
     "analyze_attention_heads": "headspec.probe.collect",
     "HeadProfile": "headspec.probe.profile",
     "classify_heads": "headspec.classify.rules",
+    "cluster_heads": "headspec.classify.clustering",
+    "HeadClusters": "headspec.classify.clusters",
     "Thresholds": "headspec.classify.thresholds",
     "HeadMap": "headspec.classify.head_map",
     "analyze": "headspec.pipeline",

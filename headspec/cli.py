@@ -53,10 +53,14 @@ def analyze(
     device: Annotated[str, option("auto, cuda, mps or cpu.")] = "auto",
     device_map: Annotated[str | None, option("Handed on to accelerate instead of --device.")] = None,
     dtype: Annotated[str, option("float32, bfloat16 or float16.")] = "float32",
+    engine: Annotated[str, option("hooks (TransformerLens), or fast (quicker, no second copy of q, k, v).")] = "hooks",
+    query_statistics: Annotated[bool, option("Also keep mean and covariance of the queries.")] = False,
+    resume: Annotated[bool, option("Go on with the run that was interrupted in the results folder.")] = False,
     seed: Annotated[int, option("Draws windows, repeats and random weights.")] = 0,
     rules: Annotated[str, option("default, or naive (textbook definitions, to compare).")] = "default",
     threshold: Annotated[list[str] | None, option("A cut-off, as dead_spread=0.05; may be repeated.")] = None,
     controls: Annotated[bool, option("Compare with shuffled tokens and untrained weights.")] = True,
+    pages: Annotated[bool, option("Also write interactive figures: offline pages of 5 MB each.")] = True,
     debug: Debug = False,
 ) -> None:
     """Probe, classify and draw every head of MODEL."""
@@ -74,8 +78,8 @@ def analyze(
     load = {"device": device, "device_map": device_map, "dtype": dtype, "seed": seed}
     analysis = run(
         model, source, out=out, load=load, n_tokens=tokens, window=window, bos=bos, seed=seed, thresholds=cut,
-        rules=rules, controls=controls, stage=_say, layers=chosen, every=every, segment=segment, batch_size=batch_size,
-        n_repeats=repeats,
+        rules=rules, controls=controls, pages=pages, stage=_say, engine=engine, resume=resume, layers=chosen,
+        every=every, segment=segment, batch_size=batch_size, n_repeats=repeats, query_statistics=query_statistics,
     )  # fmt: skip
     _print_analysis(analysis)
 
@@ -83,12 +87,13 @@ def analyze(
 @app.command()
 def plot(
     folder: Annotated[Path, typer.Argument(help="A results folder of `headspec analyze`.")],
+    pages: Annotated[bool, option("Also write interactive figures: offline pages of 5 MB each.")] = True,
     debug: Debug = False,
 ) -> None:
-    """Draw the PNGs of a results folder again, from its files, without loading torch."""
+    """Draw the figures of a results folder again, from its files, without loading torch."""
     from headspec.pipeline import draw
 
-    for path in draw(folder):
+    for path in draw(folder, pages=pages):
         output.print(str(path), highlight=False, markup=False)
 
 
@@ -115,7 +120,7 @@ def main() -> None:
         if code:  # typer turns an interrupt into 130
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        _fail("interrupted; files that were finished are whole.", 130)
+        _fail("interrupted; finished files are whole, and `headspec analyze … --resume` goes on from here.", 130)
     except HeadspecError as error:
         if debug:
             raise
@@ -171,6 +176,8 @@ def _print_analysis(analysis: "Analysis") -> None:
     output.print(table)
     if head_map.heads(HeadRole.DEAD) and not about.random_weights:
         output.print("Dead heads are candidates: ablate them together, on text and on repeats, before removing any.")
+    if analysis.clusters is not None:
+        output.print(analysis.clusters.sentence, highlight=False, markup=False)
     if analysis.specialisation is not None:
         output.print(analysis.specialisation.sentence, highlight=False, markup=False)
     output.print(f"Files: {analysis.folder}/", highlight=False, markup=False, soft_wrap=True)

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headspec.classify.clustering import cluster_heads
+from headspec.classify.clusters import HeadClusters
 from headspec.classify.head_map import HeadMap
 from headspec.classify.rules import check_rules, classify_heads
 from headspec.classify.specialisation import Specialisation, head_diversity
 from headspec.classify.thresholds import Thresholds
-from headspec.errors import RecordError
+from headspec.errors import HeadspecError, RecordError
 from headspec.files import writable_folder, write_whole
 from headspec.load.names import folder_name, resolve
 from headspec.probe.profile import HeadProfile
 
 PROFILE, HEAD_MAP, STATISTICS = "head_profile.safetensors", "head_classification.json", "head_statistics.csv"
-SPECIALISATION = "specialisation.json"
+SPECIALISATION, CLUSTERS = "specialisation.json", "head_clusters.json"
 CONTROL_TOKENS = 2048
 """The controls (shuffled tokens, untrained weights) read at most this many tokens: enough to compare with."""
 
@@ -26,6 +28,8 @@ class Analysis:
 
     profile: HeadProfile
     head_map: HeadMap
+    clusters: HeadClusters | None
+    """None where there are too few heads, or they are all alike."""
     specialisation: Specialisation | None
     folder: Path
     files: tuple[Path, ...]
@@ -40,9 +44,12 @@ def analyze(
     window: int | None = None,
     bos: bool | None = None,
     seed: int = 0,
+    engine: str = "hooks",
+    resume: bool = False,
     thresholds: Thresholds | None = None,
     rules: str = "default",
     controls: bool = True,
+    pages: bool = True,
     stage: Callable[[str], object] = lambda message: None,
     load: dict[str, Any] | None = None,
     **probe_options: Any,
@@ -54,41 +61,57 @@ def analyze(
         text: A source for `load_text`, or TokenWindows or token ids; one sequence of ids is cut like a text.
         out: The results folder; `results/attention_analysis_<model>` by default. It is checked before any work starts.
         n_tokens, window, bos, seed: As for `load_text`.
+        engine: As for `probe_heads`; with `fast` a name is loaded without TransformerBridge.
+        resume: Go on with the run that was interrupted in this folder, of the same model, text and settings.
         thresholds, rules: As for `classify_heads`.
         controls: Also probe shuffled tokens and re-initialised weights, for the verdict whether heads specialise.
+        pages: Also write the interactive figures, as offline pages of 5 MB each.
         stage: Called with a line of text when a stage begins.
         load: Arguments for `load_model`, when `model` is a name.
         **probe_options: Further arguments of `probe_heads` (`layers`, `every`, `segment`, `batch_size`, …).
     """
     from headspec.load.identity import identify
-    from headspec.load.model import load_model
-    from headspec.load.text import as_windows, draw_windows, load_text
-    from headspec.probe.collect import probe_heads
+    from headspec.probe.collect import check_engine
+    from headspec.probe.unfinished import Unfinished
 
     check_rules(rules)
     name = resolve(model).name if isinstance(model, str) else identify(model).name
+    check_engine(engine)
     folder = writable_folder(results_folder(name, out))
+    unfinished = Unfinished(folder, name, resume, stage)
     if isinstance(model, str):
-        stage(f"loading {model}")
-        model = load_model(model, **(load or {}))
-    if isinstance(text, str):
-        windows = load_text(model, text, n_tokens=n_tokens, window=window, seed=seed, bos=bos)
-    else:
-        if getattr(text, "ndim", None) == 1:
-            text = draw_windows(text, n_tokens, window or identify(model).context, seed)
-        windows = as_windows(text, model)
+        choices = {"window": window, "n_tokens": n_tokens, "controls": controls}
+        model = load_that_fits(model, engine, load or {}, stage, probe_options | choices)
+    windows = _windows(model, text, n_tokens, window, bos, seed)
+    probe_options |= {"engine": engine, "seed": seed}
     stage(f"probing {windows.tokens.numel()} tokens of {windows.source}")
-    profile = probe_heads(model, windows, seed=seed, **probe_options)
-    (folder / SPECIALISATION).unlink(missing_ok=True)  # an older one would not belong to this profile
+    profile = unfinished.probe("text", model, windows, **probe_options)
+    for stale in (SPECIALISATION, CLUSTERS):  # older ones would not belong to this profile
+        (folder / stale).unlink(missing_ok=True)
     profile.save(folder / PROFILE)
     head_map = classify_heads(profile, thresholds, rules)
+    clusters = _clusters(profile, head_map, seed, stage)
     files = [folder / PROFILE, *write_tables(profile, head_map, folder)]
+    files += [clusters.save(folder / CLUSTERS)] if clusters is not None else []
     stage("drawing")
-    files += draw(folder, profile, head_map)
-    specialisation = _controls(model, windows, profile, seed, stage, probe_options) if controls else None
+    files += draw(folder, profile, head_map, clusters, pages=pages)
+    specialisation = _controls(model, windows, profile, unfinished, seed, stage, probe_options) if controls else None
     if specialisation is not None:
         files.append(specialisation.save(folder / SPECIALISATION))
-    return Analysis(profile, head_map, specialisation, folder, tuple(files))
+    unfinished.remove()
+    return Analysis(profile, head_map, clusters, specialisation, folder, tuple(files))
+
+
+def load_that_fits(
+    name: str, engine: str, load: dict[str, Any], stage: Callable[[str], object], wanted: dict[str, Any]
+) -> Any:
+    """Load a model by name, for an engine, if it and its probe fit into memory."""
+    from headspec.load.model import load_model, load_plain
+    from headspec.probe.budget import check_before_loading
+
+    check_before_loading(name, engine, load, **wanted)
+    stage(f"loading {name}")
+    return (load_plain if engine == "fast" else load_model)(name, **load)
 
 
 def results_folder(model: str, out: Path | str | None = None) -> Path:
@@ -110,8 +133,16 @@ def write_tables(profile: HeadProfile, head_map: HeadMap, folder: Path) -> list[
     return [head_map.save(folder / HEAD_MAP), csv]
 
 
-def draw(folder: Path | str, profile: HeadProfile | None = None, head_map: HeadMap | None = None) -> list[Path]:
-    """Draw the PNGs of a results folder, from its files unless the records are given. Needs no torch."""
+def draw(
+    folder: Path | str,
+    profile: HeadProfile | None = None,
+    head_map: HeadMap | None = None,
+    clusters: HeadClusters | None = None,
+    *,
+    pages: bool = True,
+) -> list[Path]:
+    """Draw the figures of a results folder, from its files unless the records are given. Needs no torch."""
+    from headspec.show.page import save_all
     from headspec.show.static import draw_all
 
     folder = Path(folder)
@@ -119,16 +150,42 @@ def draw(folder: Path | str, profile: HeadProfile | None = None, head_map: HeadM
         raise RecordError(f"{folder}: no such folder. `headspec analyze MODEL` makes one.")
     profile = profile or HeadProfile.load(folder / PROFILE)
     head_map = head_map or HeadMap.load(folder / HEAD_MAP)
+    if clusters is None and (folder / CLUSTERS).is_file():
+        clusters = HeadClusters.load(folder / CLUSTERS)
     head_map.about.check_model(profile.about.model, profile.about.n_layers, profile.about.n_heads)
-    if head_map.about != profile.about:
-        raise RecordError(f"{folder}: {PROFILE} and {HEAD_MAP} come from different runs. Run the analysis again.")
-    return draw_all(profile, head_map, folder)
+    if any(record.about != profile.about for record in (head_map, clusters or head_map)):
+        raise RecordError(f"{folder}: its profile, head map and clusters come from different runs. Analyse again.")
+    drawn = draw_all(profile, head_map, folder, clusters)
+    return drawn + (save_all(profile, head_map, folder, clusters) if pages else [])
+
+
+def _windows(model: Any, text: Any, n_tokens: int, window: int | None, bos: bool | None, seed: int) -> Any:
+    """What the user gave as text, as TokenWindows."""
+    from headspec.load.identity import identify
+    from headspec.load.text import as_windows, draw_windows, load_text
+
+    if isinstance(text, str):
+        return load_text(model, text, n_tokens=n_tokens, window=window, seed=seed, bos=bos)
+    if getattr(text, "ndim", None) == 1:
+        text = draw_windows(text, n_tokens, window or identify(model).context, seed)
+    return as_windows(text, model)
+
+
+def _clusters(
+    profile: HeadProfile, head_map: HeadMap, seed: int, stage: Callable[[str], object]
+) -> HeadClusters | None:
+    try:
+        return cluster_heads(profile, head_map, seed=seed)
+    except HeadspecError as error:  # too few heads, or all alike: everything else is still worth having
+        stage(f"no clusters: {error}")
+        return None
 
 
 def _controls(
     model: Any,
     windows: Any,
     profile: HeadProfile,
+    unfinished: Any,
     seed: int,
     stage: Callable[[str], object],
     probe_options: dict[str, Any],
@@ -136,13 +193,12 @@ def _controls(
     """Probe a part of the text shuffled, and with untrained weights; random weights need no control."""
     from headspec.load.model import reinitialised
     from headspec.load.text import TokenWindows, shuffled
-    from headspec.probe.collect import probe_heads
 
     if profile.about.random_weights:
         return Specialisation(head_diversity(profile))
     few = TokenWindows(windows.tokens[: max(1, CONTROL_TOKENS // windows.tokens.shape[1])], windows.source)
     stage("control: shuffled tokens")
-    mixed = probe_heads(model, shuffled(few, seed), seed=seed, **probe_options)
+    mixed = unfinished.probe("shuffled", model, shuffled(few, seed), **probe_options)
     stage("control: untrained weights")
-    untrained = probe_heads(reinitialised(model, seed), few, seed=seed, **probe_options)
+    untrained = unfinished.probe("untrained", reinitialised(model, seed), few, **probe_options)
     return Specialisation(head_diversity(profile), head_diversity(mixed), head_diversity(untrained))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headspec.pipeline import HEAD_MAP, PROFILE, SPECIALISATION, STATISTICS
+from headspec.classify.head_map import HeadMap
+from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SPECIALISATION, STATISTICS
 
-PNGS = {"head_roles.png", "entropy_heatmap.png", "position_preference.png", "temporal_evolution.png"}
+DRAWN = ("head_roles", "entropy_heatmap", "position_preference", "temporal_evolution", "head_clusters")
+FIGURES = {f"{name}.{kind}" for name in DRAWN for kind in ("png", "html")} | {"roles_by_layer.png"}
 QUICK = ("--tokens", "512", "--no-controls", "--device", "cpu")
 
 
@@ -34,7 +37,8 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 def test_analyze_writes_every_file(analysed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = analysed
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in folder.iterdir()} == PNGS | {PROFILE, HEAD_MAP, STATISTICS, SPECIALISATION}
+    records = {PROFILE, HEAD_MAP, STATISTICS, SPECIALISATION, CLUSTERS}
+    assert {path.name for path in folder.iterdir()} == FIGURES | records
 
 
 def test_analyze_prints_roles_per_layer_and_a_verdict(
@@ -141,11 +145,11 @@ def test_token_ids_can_be_given(tmp_path: Path) -> None:
         (["plot", "nowhere"], "no such folder"),
         (["plot", "."], "no profile at"),
         (["analyze", "demo", "--every", "0"], "every=0"),
+        (["analyze", "demo", "--engine", "slow"], "choose one of hooks, fast"),
+        (["analyze", "random:pythia-12b", "--batch-size", "1000000"], "random:pythia-12b needs about"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    import re
-
     (tmp_path / "empty.txt").write_text("  \n")
     (tmp_path / "short.txt").write_text("Too short.")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
@@ -182,6 +186,44 @@ def test_an_interrupt_is_exit_code_130_and_a_word(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "interrupted" in done.stderr
+
+
+def test_both_engines_give_the_same_roles(tmp_path: Path) -> None:
+    for engine in ("hooks", "fast"):
+        done = headspec("analyze", "demo", *QUICK, "--engine", engine, "--out", engine, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    hooks, fast = (HeadMap.load(tmp_path / engine / HEAD_MAP) for engine in ("hooks", "fast"))
+    assert hooks.agreement(fast) == 1.0
+
+
+def test_an_interrupted_analysis_is_resumed(tmp_path: Path) -> None:
+    die = (
+        "import os, sys, headspec.cli\n"
+        "from headspec.probe import checkpoint, reader\n"
+        "checkpoint.SAVE_EVERY_S = 0\n"
+        "calls, on_z = iter(range(10**6)), reader.LayerReader.on_z\n"
+        "reader.LayerReader.on_z = lambda *a, **k: os._exit(9) if next(calls) == 11 else on_z(*a, **k)\n"
+        "headspec.cli.main()"
+    )
+    arguments = ("analyze", "demo", "--tokens", "1024", "--no-controls", "--device", "cpu")
+    killed = subprocess.run([sys.executable, "-c", die, *arguments, "--out", "o"], cwd=tmp_path, check=False)
+    assert killed.returncode == 9
+    assert [path.name for path in (tmp_path / "o" / "unfinished").iterdir()] == ["text.safetensors"]
+    other = headspec(*arguments[:-2], "--seed", "1", "--out", "o", "--resume", folder=tmp_path)
+    assert other.returncode == 2
+    assert re.search("cannot resume: .* is of demo on .*seed 0 there, 1 now", other.stderr), other.stderr
+    assert headspec(*arguments, "--out", "o", "--resume", folder=tmp_path).returncode == 0
+    assert headspec(*arguments, "--out", "whole", folder=tmp_path).returncode == 0
+    assert not (tmp_path / "o" / "unfinished").exists()
+    assert (tmp_path / "o" / STATISTICS).read_text() == (tmp_path / "whole" / STATISTICS).read_text()
+
+
+def test_resuming_over_another_model_s_results_is_refused(tmp_path: Path) -> None:
+    arguments = ("--tokens", "64", "--no-controls", "--out", "o")
+    assert headspec("analyze", "random:pythia-14m", *arguments, folder=tmp_path).returncode == 0
+    done = headspec("analyze", "demo", *arguments, "--resume", folder=tmp_path)
+    assert done.returncode == 2
+    assert "holds a run of random:pythia-14m, not one of demo" in done.stderr
 
 
 def test_a_wrong_name_or_rule_leaves_no_folder(tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ def role_curves(profile: HeadProfile, head_map: HeadMap, statistic: str) -> list
     return curves
 
 
+def layer_medians(profile: HeadProfile, head_map: HeadMap, statistic: str, role: HeadRole) -> list[float]:
+    """`[layer]`: median of a statistic over the heads of one role; NaN in a layer that has none."""
+    heads = head_map.heads(role)
+    cells = [[profile.about.cell(head) for head in heads if head.layer == layer] for layer in head_map.about.layers]
+    grid = profile[statistic]
+    return [float(np.median([grid[cell] for cell in own])) if own else float("nan") for own in cells]
+
+
 def grouped_offsets(profile: HeadProfile) -> tuple[np.ndarray, list[str]]:
     """Attention by offset in few columns: `[layer, head, column]`, and their names: `0` … `7`, `8–15`, `16–31`, …"""
     last = int(profile.offset_edges[-1])

@@ -66,11 +66,16 @@ def identity_of_config(name: str, config: Any, tokenizer: Any, parameter: Any) -
     )  # fmt: skip
 
 
+def huggingface_config(model: Any) -> Any:
+    """The transformers configuration of a TransformerBridge or a PlainModel."""
+    return model.original_model.config if hasattr(model, "original_model") else model.huggingface.config
+
+
 def prepends_bos(model: Any) -> bool:
     """Whether the model's family was trained with a BOS token in front of every text, by TransformerLens' account."""
     if hasattr(model, "cfg"):
         return bool(getattr(model.cfg, "default_prepend_bos", False))
-    config = model.huggingface.config
+    config = huggingface_config(model)
     if config.model_type == "gpt_neox":  # spares the seconds that importing TransformerLens takes
         return False
     from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory

@@ -4,22 +4,21 @@ The only place that boots a TransformerBridge; `load_plain` does without one.
 """
 
 import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from headspec.errors import ModelError
+from headspec.load.config import read_config
 from headspec.load.device import choose_device, settle_on_mps
-from headspec.load.identity import NAME_ATTRIBUTE, identify
+from headspec.load.explained import explained
+from headspec.load.identity import NAME_ATTRIBUTE, huggingface_config, identify
 from headspec.load.names import ModelName, Origin, resolve
 from headspec.load.plain import PlainModel
-from headspec.load.pythia import SHAPES
 from headspec.load.weights import check_directory, complete_weights_class
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def load_model(
         ModelError: Unknown name, a directory without weights, damaged weights, an architecture TransformerLens lacks.
     """
     want = _wanted(name, device, dtype, device_map, revision, trust_remote_code)
-    with _explained(want.source), _own_random_state(seed):
+    with explained(want.source), _own_random_state(seed):
         random = want.source.origin is Origin.RANDOM
         model = _bridge(_untrained_shape(want, "eager"), tokenizer=None) if random else _pretrained_bridge(want)
     setattr(model, NAME_ATTRIBUTE, want.source.name)
@@ -77,7 +76,7 @@ def load_plain(
     For `probe_heads(..., engine="fast")`. Arguments and errors as for `load_model`.
     """
     want = _wanted(name, device, dtype, device_map, revision, trust_remote_code)
-    with _explained(want.source), _own_random_state(seed):
+    with explained(want.source), _own_random_state(seed):
         random = want.source.origin is Origin.RANDOM
         hf = _untrained_shape(want, "sdpa") if random else _pretrained(want, "sdpa")
         tokenizer = None if random else _tokenizer(want)
@@ -87,7 +86,7 @@ def load_plain(
 def reinitialised(model: Any, seed: int = 0) -> Any:
     """An untrained twin of a bridge or plain model: same kind and sizes, random weights, named `random:<name>`."""
     identity, plain = identify(model), isinstance(model, PlainModel)
-    config = copy.deepcopy((model.huggingface if plain else model.original_model).config)
+    config = copy.deepcopy(huggingface_config(model))
     name = f"random:{identity.name.removeprefix('random:')}"
     with _own_random_state(seed):
         hf = _untrained(config, _dtype(identity.dtype), identity.device, "sdpa" if plain else "eager")
@@ -127,9 +126,7 @@ def _settled(model: Any, want: _Wanted) -> Any:
 
 
 def _untrained_shape(want: _Wanted, attention: str) -> Any:
-    from transformers import GPTNeoXConfig
-
-    return _untrained(GPTNeoXConfig(**SHAPES[want.source.location].config()), want.dtype, want.start, attention)
+    return _untrained(read_config(want.source), want.dtype, want.start, attention)
 
 
 def _untrained(config: Any, dtype: torch.dtype, device: str, attention: str) -> Any:
@@ -188,39 +185,6 @@ def _own_random_state(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _explained(source: ModelName) -> Iterator[None]:
-    """Turn what the libraries raise while loading into an error that says what to do."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*deprecated.*")
-            yield
-    except ModelError:
-        raise
-    except (SafetensorError, UnpicklingError) as error:
-        raise ModelError(
-            f"the weights in {source.location} are damaged or cut off: {_first_line(error)} Copy them anew."
-        ) from error
-    except OSError as error:
-        where = f"{source.location}" + (f" at revision {source.revision}" if source.revision else "")
-        raise ModelError(
-            f"cannot load {where}: {_first_line(error)} Is the name right, and the network or the hub's cache at hand?"
-        ) from error
-    except StrictDataclassError as error:
-        raise ModelError(
-            f"cannot load {source.name}: its config.json is invalid: {' '.join(str(error).split())}"
-        ) from error
-    except (EOFError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"cannot load {source.name}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [f"{type(error).__name__}."])[0]
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -53,7 +53,7 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Write the state, whole or not at all."""
-        place = {"stage": state.stage, "batch": state.batch, "done": state.done}
+        place = {"stage": state.stage, "batch": state.batch, "done": state.done, "n_totals": len(state.totals)}
         header = {"schema": SCHEMA, "settings": json.dumps(self.settings), "place": json.dumps(place)}
         arrays = {name: tensor.contiguous() for name, tensor in _flat(state).items()}
         write_whole(self.path, lambda temporary: save_file(arrays, temporary, metadata=header))
@@ -67,25 +67,23 @@ class Checkpoint:
         """
         if not self.path.is_file():
             return None
+        header, arrays = _read(self.path)
         try:
-            with safe_open(self.path, framework="pt") as file:
-                header = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            if header.get("schema") != SCHEMA:
-                raise RecordError(f"{self.path} is not a {SCHEMA}: delete it, or choose another folder.")
-            self._check(json.loads(header["settings"]))
-            return _state(json.loads(header["place"]), arrays)
-        except (SafetensorError, OSError, KeyError, ValueError, IndexError) as error:
-            if isinstance(error, RecordError):
-                raise
-            raise RecordError(f"{self.path} is damaged ({error}): delete it and start anew.") from error
+            settings, place = json.loads(header["settings"]), json.loads(header["place"])
+            state = _state(place, arrays)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise _damaged(self.path, error) from error
+        check_same_settings(self.settings, settings, f"the unfinished run in {self.path}")
+        return state
 
-    def remove(self) -> None:
-        """The probe is finished."""
-        self.path.unlink(missing_ok=True)
-
-    def _check(self, found: dict[str, Any]) -> None:
-        check_same_settings(self.settings, found, f"the unfinished run in {self.path}")
+    @staticmethod
+    def model_in(path: Path) -> str:
+        """The name of the model whose probe is in a file."""
+        header, _ = _read(path)
+        try:
+            return str(json.loads(header["settings"])["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
 
 
 def check_same_settings(wanted: dict[str, Any], found: dict[str, Any], where: str) -> None:
@@ -100,6 +98,22 @@ def check_same_settings(wanted: dict[str, Any], found: dict[str, Any], where: st
         )
 
 
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    if header.get("schema") != SCHEMA:
+        raise RecordError(f"{path} is not a {SCHEMA}: delete it, or choose another folder.")
+    return header, arrays
+
+
+def _damaged(path: Path, error: Exception) -> RecordError:
+    return RecordError(f"{path} is damaged ({error}): delete it and start anew.")
+
+
 def _flat(state: State) -> dict[str, torch.Tensor]:
     flat = {f"partial/{row}/{name}": value for row, sums in enumerate(state.partial) for name, value in sums.items()}
     for stage, totals in enumerate(state.totals):
@@ -110,7 +124,7 @@ def _flat(state: State) -> dict[str, torch.Tensor]:
 
 
 def _state(place: dict[str, int], arrays: dict[str, torch.Tensor]) -> State:
-    totals = [Totals() for _ in range(place["stage"] + 1)]
+    totals = [Totals() for _ in range(place["n_totals"])]
     partial: dict[int, Sums] = {}
     windows: dict[tuple[int, int], Sums] = {}
     for key, value in arrays.items():
@@ -124,4 +138,5 @@ def _state(place: dict[str, int], arrays: dict[str, torch.Tensor]) -> State:
             partial.setdefault(at[0], {})[name] = value
     for stage, number in sorted(windows):
         totals[stage].windows.append(windows[stage, number])
-    return State(**place, totals=totals, partial=[partial[row] for row in sorted(partial)])
+    done = {name: place[name] for name in ("stage", "batch", "done")}
+    return State(**done, totals=totals, partial=[partial[row] for row in sorted(partial)])

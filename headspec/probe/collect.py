@@ -13,11 +13,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from headspec.errors import HeadspecError, ModelError
-from headspec.load.identity import identify
+from headspec.load.identity import huggingface_config, identify
 from headspec.load.plain import as_plain
 from headspec.load.text import TokenWindows, as_windows
 from headspec.probe.about import ProbeAbout
 from headspec.probe.averages import make_profile
+from headspec.probe.budget import Choices, Sizes, check_memory
 from headspec.probe.checkpoint import Checkpoint
 from headspec.probe.fast import FastEngine
 from headspec.probe.finite import NotFiniteError, explained
@@ -71,19 +72,20 @@ def probe_heads(
             which keys will be needed); d_head² numbers a head.
         batch_size: Windows that go through the model together.
         seed: Draws the repeated random tokens.
-        checkpoint: A file in which an unfinished probe is kept, saved every 30 seconds and when it is interrupted,
-            and removed when it is finished.
+        checkpoint: A file in which the sums are kept: saved every 30 seconds, when the probe is interrupted, and at the
+            end. Called again with the same arguments, the probe goes on where it was; a finished one is read back.
         resume: Go on with what `checkpoint` holds; false starts anew.
         progress: Show a progress bar with the time left on standard error.
 
     Raises:
         TextError: Fewer than `first_query + 1` tokens, a window beyond the model's context, ids beyond its vocabulary.
-        ModelError: A layer out of range, a model that does not fire the hooks this needs, NaN or infinity in a head.
+        ModelError: A layer out of range, a model that does not fire the hooks this needs, NaN or infinity in a head,
+            or less memory than the probe needs.
         RecordError: `checkpoint` holds a probe of another model, text or setting.
     """
     _check_at_least(1, segment=segment, batch_size=batch_size)
     _check_at_least(0, n_repeats=n_repeats, n_sinks=n_sinks, first_query=first_query)
-    _check_engine(engine)
+    check_engine(engine)
     model = as_plain(model) if engine == "fast" else model
     about = identify(model)
     windows = as_windows(tokens, model, least=first_query + 1)
@@ -97,6 +99,8 @@ def probe_heads(
         repeat_length=repeat_length, n_repeats=n_repeats, seed=seed, engine=engine, query_statistics=query_statistics,
         dtype=about.dtype, device=about.device, versions=versions(),
     )  # fmt: skip
+    sizes, choices = Sizes.of(huggingface_config(model), 0), Choices(engine, about.dtype, window, segment, batch_size)
+    check_memory(f"probing {about.name}", sizes, choices, about.device)
     kept = None if checkpoint is None else Checkpoint(Path(checkpoint), settings, batch_size)
     state = kept.load() if kept is not None and resume else None
     bins = Bins(first_query, n_sinks, position_edges(window, first_query), offset_edges(window))
@@ -109,13 +113,11 @@ def probe_heads(
         whole = model.huggingface if engine == "fast" else model.original_model
         raise explained(error, about.name, about.dtype, whole) from error
     gram = torch.stack([reader.gram.cpu().double() for reader in readers])
-    profile = make_profile(settings, bins, text, repeats[0] if repeats else None, gram)
-    if kept is not None:
-        kept.remove()
-    return profile
+    return make_profile(settings, bins, text, repeats[0] if repeats else None, gram)
 
 
-def _check_engine(engine: str) -> None:
+def check_engine(engine: str) -> None:
+    """Refuse an engine that does not exist."""
     if engine not in ENGINES:
         raise HeadspecError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}.")
 

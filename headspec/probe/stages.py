@@ -60,12 +60,10 @@ def read_stages(
             while state.stage < len(stages):
                 _read_stage(engine, stages, readers, batch_size, device, checkpoint, state, bar)
                 state.stage, state.batch = state.stage + 1, 0
-                if state.stage < len(stages):
-                    state.totals.append(Totals())
-        except BaseException:
+                state.totals += [Totals()] if state.stage < len(stages) else []
+        finally:
             if checkpoint is not None:
                 checkpoint.save(state)
-            raise
     return state.totals
 
 

@@ -1,14 +1,23 @@
 """Makes figures of records; computes nothing.
 
 `headspec.show.attention(model, text, heads)` draws patterns in Jupyter; `headspec.show.draw_all` writes the PNGs.
+`roles`, `statistic`, `offsets`, `by_position` and `clusters` return plotly figures; `save_page` writes one as a page
+that works offline, `save_all` writes all of an analysis.
 """
 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"attention": "patterns", "draw_all": "static"} | dict.fromkeys(
-    ("head_roles", "entropy_heatmap", "position_preference", "temporal_evolution"), "static"
-)
+_NAMES = {
+    "patterns": ("attention",),
+    "static": ("draw_all", "head_roles", "entropy_heatmap", "position_preference", "temporal_evolution"),
+    "overview": ("roles_by_layer", "head_clusters"),
+    "interactive": ("roles", "statistic"),
+    "reach": ("offsets",),
+    "groups": ("by_position", "clusters"),
+    "page": ("save_page", "save_all"),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_HOMES)
 
 

@@ -1,4 +1,4 @@
-"""The four PNGs of an analysis, drawn with matplotlib: they appear on a machine without a browser.
+"""The PNGs of an analysis, drawn with matplotlib: they appear on a machine without a browser.
 
 Draws records; computes nothing. Needs no torch.
 """
@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
-from headspec.classify.head_map import HeadMap, Trait
+from headspec.classify.clusters import HeadClusters
+from headspec.classify.head_map import HeadMap
 from headspec.classify.summary import grouped_offsets, role_curves
 from headspec.files import write_whole
 from headspec.probe.catalogue import STATISTICS
 from headspec.probe.profile import HeadProfile
+from headspec.show.overview import head_clusters, roles_by_layer
 from headspec.show.style import (
     MOST_ROW_NAMES,
     ROLE_COLORS,
@@ -26,24 +28,28 @@ from headspec.show.style import (
     ROLE_ORDER,
     SEQUENTIAL,
     SORT_ABOVE,
+    TRAIT_MARKS,
     caption,
     head_order,
     role_grid,
 )
 
 EVOLVING = ("normalized_entropy", "max_attention", "sink_attention_ratio", "relative_output_norm")
-TRAIT_MARKS = {Trait.PREVIOUS_TOKEN: "p", Trait.INDUCTION: "i", Trait.SINK_RESTING: "s", Trait.NEAR_CONSTANT: "c"}
 
 
-def draw_all(profile: HeadProfile, head_map: HeadMap, folder: Path) -> list[Path]:
-    """Write the four PNGs into `folder`."""
+def draw_all(profile: HeadProfile, head_map: HeadMap, folder: Path, clusters: HeadClusters | None = None) -> list[Path]:
+    """Write the PNGs into `folder`; that of the clusters if there are any."""
     figures: dict[str, Callable[[HeadProfile, HeadMap], Figure]] = {
         "head_roles.png": head_roles,
+        "roles_by_layer.png": roles_by_layer,
         "entropy_heatmap.png": entropy_heatmap,
         "position_preference.png": position_preference,
         "temporal_evolution.png": temporal_evolution,
     }
-    return [save_png(draw(profile, head_map), Path(folder) / name) for name, draw in figures.items()]
+    paths = [save_png(draw(profile, head_map), Path(folder) / name) for name, draw in figures.items()]
+    if clusters is not None:
+        paths.append(save_png(head_clusters(clusters, head_map), Path(folder) / "head_clusters.png"))
+    return paths
 
 
 def save_png(figure: Figure, path: Path) -> Path:

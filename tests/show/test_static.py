@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from headspec.classify.clustering import cluster_heads
 from headspec.classify.head_map import HeadMap
 from headspec.classify.rules import classify_heads
 from headspec.probe.profile import HeadProfile
@@ -20,10 +21,11 @@ DRAWERS = (static.head_roles, static.entropy_heatmap, static.position_preference
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def test_four_pngs_are_written(demo_profile: HeadProfile, demo_map: HeadMap, tmp_path: Path) -> None:
-    paths = static.draw_all(demo_profile, demo_map, tmp_path)
+def test_every_png_is_written(demo_profile: HeadProfile, demo_map: HeadMap, tmp_path: Path) -> None:
+    paths = static.draw_all(demo_profile, demo_map, tmp_path, cluster_heads(demo_profile, demo_map))
     assert {path.name for path in paths} == {
-        "head_roles.png", "entropy_heatmap.png", "position_preference.png", "temporal_evolution.png",
+        "head_roles.png", "roles_by_layer.png", "entropy_heatmap.png", "position_preference.png",
+        "temporal_evolution.png", "head_clusters.png",
     }  # fmt: skip
     assert all(path.read_bytes().startswith(PNG_SIGNATURE) and path.stat().st_size > 10_000 for path in paths)
     assert sorted(tmp_path.iterdir()) == sorted(paths)
