@@ -66,6 +66,25 @@ for name in ("L1H7", "L2H3", "L1H1", "L2H0"):
 hs.show.position_preference(profile, head_map)
 
 # %% [markdown]
+# Every figure has an interactive twin: `hs.show.roles(head_map, profile)` (point at a head to read why it has its role),
+# `hs.show.statistic(profile)`, `hs.show.offsets(profile, heads)`, `hs.show.by_position(profile, head_map)`.
+
+# %%
+hs.show.offsets(profile, ["L1H7", "L2H3", "L0H4"], head_map)
+
+# %% [markdown]
+# ## A second opinion
+#
+# Which heads resemble each other, if nobody sets a cut-off? k-means on standardised statistics; the number of clusters is the
+# one with the largest silhouette, which is shown. The seven induction heads find each other, and so do the two previous-token
+# heads. Dead heads do not: they look like others and write less.
+
+# %%
+clusters = hs.cluster_heads(profile, head_map)
+print(clusters.sentence)
+hs.show.head_clusters(clusters, head_map)
+
+# %% [markdown]
 # ## Patterns, with circuitsvis
 #
 # A previous-token head (L1H7) and an induction head (L2H3) on a sentence that repeats. Hover for the numbers, click a head

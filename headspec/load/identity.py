@@ -38,7 +38,7 @@ class Identity:
 
 def identify(model: Any) -> Identity:
     """Read the facts off a TransformerBridge or a PlainModel."""
-    if isinstance(getattr(model, "identity", None), Identity):
+    if hasattr(type(model), "identity"):
         return model.identity
     if not hasattr(model, "blocks") or not hasattr(model, "cfg"):
         raise ModelError(
@@ -57,6 +57,8 @@ def identify(model: Any) -> Identity:
 
 def identity_of_config(name: str, config: Any, tokenizer: Any, parameter: Any) -> Identity:
     """The same facts from a Hugging Face configuration and any one parameter."""
+    if not hasattr(config, "max_position_embeddings"):
+        raise ModelError(f'{name}: its configuration names no max_position_embeddings: use engine="hooks".')
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Identity(
         name=name, n_layers=config.num_hidden_layers, n_heads=config.num_attention_heads, d_head=d_head,

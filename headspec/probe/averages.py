@@ -29,16 +29,15 @@ class Totals:
     windows: list[Sums] = field(default_factory=list)
     """Per batch: `[window, layer, head, …]` of the averages from `first_query` on and of the moments."""
 
-    def add(self, batch: list[Sums], bins: Bins) -> None:
-        """Add one batch of windows: one Sums a layer, each `[window, head, …]`."""
+    def add(self, batch: list[Sums], bins: Bins) -> "Totals":
+        """With one more batch of windows: one Sums a layer, each `[window, head, …]`."""
         stacked = {name: torch.stack([sums[name] for sums in batch], dim=1) for name in batch[0]}
         counted = torch.tensor([edge >= bins.first_query for edge in bins.positions]).double()
         kept = {name: stacked[name] for name in KEPT_PER_WINDOW}
         for name in ("patterns", "outputs"):
             kept[name] = stacked[name] @ counted
-        self.windows.append(kept)  # float64: a spread is a small difference of large moments
-        for name, value in stacked.items():
-            self.sums[name] = self.sums.get(name, torch.zeros(())) + value.sum(0)
+        sums = {name: self.sums.get(name, torch.zeros(())) + value.sum(0) for name, value in stacked.items()}
+        return Totals(sums, [*self.windows, kept])  # float64: a spread is a small difference of large moments
 
 
 def relative_spread(sums: Sums, center: Tensor, gram: Tensor) -> Tensor:

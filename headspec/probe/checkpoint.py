@@ -71,9 +71,11 @@ class Checkpoint:
         try:
             settings, place = json.loads(header["settings"]), json.loads(header["place"])
             state = _state(place, arrays)
+            check_same_settings(self.settings, dict(settings), f"the unfinished run in {self.path}")
+        except RecordError:
+            raise
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise _damaged(self.path, error) from error
-        check_same_settings(self.settings, settings, f"the unfinished run in {self.path}")
         return state
 
     @staticmethod

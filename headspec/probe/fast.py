@@ -30,6 +30,8 @@ UNKNOWN_SCORES = ("softcap", "s_aux", "position_bias")
 """What some models do to their scores (Gemma 2, GPT-OSS, T5) and this engine does not know."""
 
 HeadsFirst = Float[Tensor, "batch head token d_head"]
+Shared = Float[Tensor, "batch kv_head token d_head"]
+"""Keys and values: fewer heads where queries are grouped."""
 _readers: WeakKeyDictionary[nn.Module, LayerReader] = WeakKeyDictionary()
 """Which reader listens to which attention module, while `_reading` is active."""
 
@@ -57,7 +59,11 @@ class FastEngine:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(self._reading())
-            for number, reader in enumerate(readers[done:], start=done + 1):
+            for number, reader in enumerate(readers, start=1):
+                reader.skipping = number <= done
+                if reader.skipping:  # computed as before, or the layers after it would not be the same
+                    _readers[self.layers[reader.layer].attention] = reader
+                    continue
                 last = number == len(readers)
                 for handle in _listen(self.layers[reader.layer], reader, partial(_stepped, step, number, last)):
                     stack.callback(handle.remove)
@@ -122,8 +128,8 @@ def _stepped(step: Callable[[int], None], number: int, last: bool) -> None:
 def _attention(
     module: nn.Module,
     query: HeadsFirst,
-    key: HeadsFirst,
-    value: HeadsFirst,
+    key: Shared,
+    value: Shared,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -147,7 +153,7 @@ def _attention(
     return z, None
 
 
-def _for_every_head(shared: HeadsFirst, n_heads: int) -> HeadsFirst:
+def _for_every_head(shared: Shared, n_heads: int) -> HeadsFirst:
     group = n_heads // shared.shape[1]
     return shared if group == 1 else repeat(shared, "batch kv token d -> batch (kv group) token d", group=group)
 
@@ -171,8 +177,10 @@ def _read(
             scores = torch.matmul(query[:, some, start:end], key[:, some, :end].transpose(2, 3))
             tile = tile_of_scores(_hide(scores, start, mask), torch.arange(start, end, device=query.device))
             parts.append(torch.matmul(tile.pattern, value[:, some, :end]))
-            sums.append(tile_sums(tile, reader.value_norms[:, some, :end], reader.bins))
-        reader.add_tiles(sums)
+            if not reader.skipping:
+                sums.append(tile_sums(tile, reader.value_norms[:, some, :end], reader.bins))
+        if sums:
+            reader.add_tiles(sums)
         blocks.append(torch.cat(parts, dim=1))
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous()
 

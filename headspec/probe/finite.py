@@ -24,7 +24,7 @@ def check_finite(name: str, sums: Tensor, layer: int) -> None:
     if sums.ndim < 2:  # sums over a whole window: the residual that enters the layer
         raise NotFiniteError(f"NaN or infinity in the residual stream that enters layer {layer}")
     heads = bad.transpose(0, 1).flatten(1).any(1).nonzero().flatten().tolist()
-    what = "attention" if name in ("patterns", "near_mass", "offset_mass") else name.replace("_", " ")
+    what = "attention or values" if name in ("patterns", "near_mass", "offset_mass") else name.replace("_", " ")
     raise NotFiniteError(f"NaN or infinity in the {what} of {_some([f'L{layer}H{head}' for head in heads])}")
 
 
@@ -39,7 +39,8 @@ def explained(error: NotFiniteError, name: str, dtype: str, model: Any) -> Model
     if damaged:
         cause = f"So do the weights {_some(damaged)}: they are damaged. Copy them anew."
     else:
-        cause = f"The weights are all finite: is {dtype} too narrow? Try --dtype float32."
+        wider = "float64 --engine hooks" if dtype == "float32" else "float32"
+        cause = f"The weights are all finite: is {dtype} too narrow? Try --dtype {wider}."
     return ModelError(f"{name} gives {error}. {cause}")
 
 

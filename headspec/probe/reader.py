@@ -53,7 +53,8 @@ class LayerReader:
     def on_residual(self, residual: Float[Tensor, "batch query d_model"], hook: Any = None) -> None:
         """Keep the norm of the residual that enters the layer, and count its tokens: it is the first hook to fire."""
         self._n_keys += residual.shape[1]
-        self._residual_norm = residual.detach().norm(dim=-1, dtype=torch.float32).to(self.exact)
+        wide = torch.promote_types(residual.dtype, torch.float32)
+        self._residual_norm = residual.detach().norm(dim=-1, dtype=wide).to(self.exact)
 
     def on_query(self, query: Float[Tensor, "batch query head d_head"], hook: Any = None) -> None:
         """Sum queries and their outer products, before any rotation by position."""

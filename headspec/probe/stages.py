@@ -93,5 +93,6 @@ def _read_stage(
         for row, reader in enumerate(readers):
             reader.begin(stage.bins, state.partial[row] if row < len(state.partial) else None)
         engine.read(batch.to(device), readers, state.done, step)
-        state.totals[-1].add([reader.sums for reader in readers], stage.bins)
-        state.batch, state.done, state.partial = state.batch + 1, 0, []
+        total = state.totals[-1].add([reader.sums for reader in readers], stage.bins)
+        # In one go, so that an interruption finds the batch either under way or counted.
+        state.totals[-1], state.batch, state.done, state.partial = total, state.batch + 1, 0, []

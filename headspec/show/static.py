@@ -76,7 +76,7 @@ def head_roles(profile: HeadProfile, head_map: HeadMap) -> Figure:
     handles = [Patch(color=ROLE_COLORS[role], label=f"{role} ({counts[role]})") for role in ROLE_ORDER]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     note = "number: window in keys · p previous-token · i induction · s sink-resting · c near-constant"
-    sorted_note = "heads sorted by role within each layer"
+    sorted_note = "sorted by role within each layer"
     axes.set_xlabel(f"head\n{note}" if len(head_map) <= SORT_ABOVE else f"heads ({sorted_note})")
     return figure
 

@@ -1,6 +1,5 @@
 """What `probe_heads` takes and refuses, and that it leaves the model as it was."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ import torch
 from accounts import random_ids
 from comparing import difference
 from tiny_models import CONTEXT, VOCABULARY, bridge_of, tiny_neox
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from watching import hook_count, interrupted, logits
 
 from headspec.errors import HeadspecError, ModelError, TextError
 from headspec.load.model import load_model
@@ -21,47 +20,21 @@ from headspec.probe.reader import LayerReader
 IDS = random_ids(1, 60)[0]
 
 
-def hook_count(model: TransformerBridge) -> int:
-    torch_hooks = sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
-    return torch_hooks + sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in model.hook_dict.values())
-
-
-def logits(model: TransformerBridge) -> Tensor:
-    with torch.no_grad():
-        return model(IDS[None])
-
-
-def fails_on_call(number: int) -> Callable[..., None]:
-    """`LayerReader.on_z`, but it raises when it is called for the `number`-th time."""
-    original, calls = LayerReader.on_z, iter(range(1, 10**6))
-
-    def method(self: LayerReader, z: Tensor, hook: Any = None) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt("stopped in the middle of a layer")
-        original(self, z)
-
-    return method
-
-
 def test_no_hook_stays_and_no_logit_changes(tiny: TransformerBridge) -> None:
-    before, hooks = logits(tiny), hook_count(tiny)
+    before, hooks = logits(tiny, IDS[None]), hook_count(tiny)
     probe_heads(tiny, IDS, segment=16, layers=[0], progress=False)
     probe_heads(tiny, IDS, segment=16, progress=False)
     assert hook_count(tiny) == hooks
-    torch.testing.assert_close(logits(tiny), before, rtol=0, atol=0)
+    torch.testing.assert_close(logits(tiny, IDS[None]), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_no_hook_stays_when_the_probe_is_interrupted(
-    tiny: TransformerBridge, monkeypatch: pytest.MonkeyPatch, call: int
-) -> None:
-    before, hooks = logits(tiny), hook_count(tiny)
-    with monkeypatch.context() as patch:
-        patch.setattr(LayerReader, "on_z", fails_on_call(call))
-        with pytest.raises(KeyboardInterrupt):
-            probe_heads(tiny, IDS, segment=16, progress=False)
+def test_no_hook_stays_when_the_probe_is_interrupted(tiny: TransformerBridge, call: int) -> None:
+    before, hooks = logits(tiny, IDS[None]), hook_count(tiny)
+    with interrupted(call):
+        probe_heads(tiny, IDS, segment=16, progress=False)
     assert hook_count(tiny) == hooks
-    torch.testing.assert_close(logits(tiny), before, rtol=0, atol=0)
+    torch.testing.assert_close(logits(tiny, IDS[None]), before, rtol=0, atol=0)
 
 
 def test_no_parameter_changes_or_gathers_gradients(tiny: TransformerBridge) -> None:
@@ -75,7 +48,7 @@ def test_no_parameter_changes_or_gathers_gradients(tiny: TransformerBridge) -> N
 def test_hooks_of_the_user_stay_and_are_obeyed() -> None:
     model = bridge_of(tiny_neox(0))
     model.add_hook("blocks.1.attn.hook_z", lambda z, hook: torch.zeros_like(z))
-    logits(model)
+    logits(model, IDS[None])
     hooks = hook_count(model)
     profile = probe_heads(model, IDS, progress=False)
     assert hook_count(model) == hooks

@@ -165,9 +165,9 @@ def test_the_top_offset_is_where_the_largest_attention_falls_most_often(tiny_pro
 
 @pytest.mark.parametrize(("place", "offset"), [(0, 0), (63, 63), (64, 64), (65, 128), (66, 256)])
 def test_the_top_offset_of_a_wide_bin_is_its_lower_edge(
-    all_accounts: dict[str, Accounts], place: int, offset: int
+    all_accounts: dict[str, dict[str, Accounts]], place: int, offset: int
 ) -> None:
-    profile = all_accounts["demo"].profile
+    profile = all_accounts["demo"]["hooks"].profile
     shares = np.zeros_like(profile.max_attention_position)
     shares[..., place] = 1
     assert (replace(profile, max_attention_position=shares).top_offset == offset).all()

@@ -1,4 +1,4 @@
-"""`probe_heads` (hooks, KV cache, segments, sums) says what the textbook says, for every number of a profile."""
+"""`probe_heads`, by hooks or inside the attention, says what the textbook says, for every number of a profile."""
 
 import numpy as np
 import pytest
