@@ -24,7 +24,7 @@ def check_finite(name: str, sums: Tensor, layer: int) -> None:
     if sums.ndim < 2:  # sums over a whole window: the residual that enters the layer
         raise NotFiniteError(f"NaN or infinity in the residual stream that enters layer {layer}")
     heads = bad.transpose(0, 1).flatten(1).any(1).nonzero().flatten().tolist()
-    what = "attention or values" if name in ("patterns", "near_mass", "offset_mass") else name.replace("_", " ")
+    what = "attention" if name in ("patterns", "near_mass", "offset_mass") else name.replace("_", " ")
     raise NotFiniteError(f"NaN or infinity in the {what} of {_some([f'L{layer}H{head}' for head in heads])}")
 
 
