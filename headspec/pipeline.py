@@ -18,6 +18,8 @@ from headspec.probe.profile import HeadProfile
 
 PROFILE, HEAD_MAP, STATISTICS = "head_profile.safetensors", "head_classification.json", "head_statistics.csv"
 SPECIALISATION, CLUSTERS = "specialisation.json", "head_clusters.json"
+FIGURES = ("head_roles", "roles_by_layer", "entropy_heatmap", "position_preference", "temporal_evolution",
+           "head_clusters")  # fmt: skip
 CONTROL_TOKENS = 2048
 """The controls (shuffled tokens, untrained weights) read at most this many tokens: enough to compare with."""
 
@@ -86,8 +88,8 @@ def analyze(
     probe_options |= {"engine": engine, "seed": seed}
     stage(f"probing {windows.tokens.numel()} tokens of {windows.source}")
     profile = unfinished.probe("text", model, windows, **probe_options)
-    for stale in (SPECIALISATION, CLUSTERS):  # older ones would not belong to this profile
-        (folder / stale).unlink(missing_ok=True)
+    for stale in (SPECIALISATION, CLUSTERS, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "html"))):
+        (folder / stale).unlink(missing_ok=True)  # what is not made anew would not belong to this profile
     profile.save(folder / PROFILE)
     head_map = classify_heads(profile, thresholds, rules)
     clusters = _clusters(profile, head_map, seed, stage)

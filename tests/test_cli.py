@@ -196,6 +196,16 @@ def test_both_engines_give_the_same_roles(tmp_path: Path) -> None:
     assert hooks.agreement(fast) == 1.0
 
 
+def test_figures_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
+    stale = [tmp_path / "o" / name for name in ("head_roles.html", "head_clusters.html")]
+    stale[0].parent.mkdir()
+    for path in stale:
+        path.write_text("of another run")
+    assert headspec("analyze", "demo", *QUICK, "--no-pages", "--out", "o", folder=tmp_path).returncode == 0
+    assert not any(path.exists() for path in stale)
+    assert (tmp_path / "o" / "head_roles.png").is_file()
+
+
 def test_an_interrupted_analysis_is_resumed(tmp_path: Path) -> None:
     die = (
         "import os, sys, headspec.cli\n"

@@ -35,6 +35,7 @@ class Sizes:
     @classmethod
     def of(cls, config: Any, n_parameters: int) -> "Sizes":
         """Read off a Hugging Face configuration."""
+        config = config.get_text_config()
         n_heads, d_model = config.num_attention_heads, config.hidden_size
         return cls(
             n_parameters=n_parameters, n_layers=config.num_hidden_layers, n_heads=n_heads,
@@ -120,7 +121,8 @@ def check_before_loading(
         config = read_config(source, trust)
         sizes = Sizes.of(config, count_parameters(config, trust))
     dtype = str(load.get("dtype", "float32")).removeprefix("torch.")
-    window = min(window or config.max_position_embeddings, n_tokens)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)  # models with ALiBi name none
+    window = min(window or context or n_tokens, n_tokens)
     twin = controls and not name.startswith("random:")
     choices = Choices(engine, dtype, window, segment, batch_size, twin)
     check_memory(name, sizes, choices, choose_device(load.get("device", "auto")))

@@ -84,7 +84,8 @@ class FastEngine:
             yield
         finally:
             self.model.set_attn_implementation(before)
-            _readers.clear()
+            for layer in self.layers:  # only ours: another model may be read at the same time
+                _readers.pop(layer.attention, None)
 
 
 class _Done(Exception):  # noqa: N818 (no error: the last layer has been read, the rest need not be computed)

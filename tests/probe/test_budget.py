@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import BloomConfig
 
 from headspec.errors import ModelError
 from headspec.load.config import count_parameters, read_config
@@ -81,6 +82,12 @@ def test_a_directory_is_measured_by_its_configuration(monkeypatch: pytest.Monkey
     set_free(monkeypatch, 1000)
     with pytest.raises(ModelError, match=r"needs about .* weights"):
         check_before_loading(str(neox_folder), "hooks", {}, n_tokens=2048)
+
+
+def test_a_model_that_names_no_context_is_measured_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    BloomConfig(hidden_size=32, n_head=4, n_layer=2, vocab_size=100).save_pretrained(tmp_path)
+    set_free(monkeypatch, 1e9)
+    check_before_loading(str(tmp_path), "hooks", {}, n_tokens=2048)
 
 
 def test_a_device_map_may_put_weights_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
