@@ -79,6 +79,7 @@ def make_profile(about: ProbeAbout, bins: Bins, text: Totals, repeats: Totals | 
         max_attention_histogram=_array(sums["max_histogram"] / n_all),
         near_mass=_array(_per_bin(rearrange(sums["near_mass"], "layer head p o -> p layer head o"), per_position)),
         mean_z=_array(mean_z),
+        z_norm=_array(sums["z_norm"] / n_all),
         **(_query_moments(sums, n_all) if about.query_statistics else {}),
     )
 

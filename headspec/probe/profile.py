@@ -3,6 +3,7 @@
 A record: numpy arrays, saved as one `.safetensors` file. No torch, no cut-offs, no plots.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from headspec.heads import HeadId
 from headspec.probe.about import ProbeAbout
 from headspec.probe.catalogue import BY_POSITION, BY_WINDOW, GRIDS
 
-SCHEMA = "headspec.HeadProfile/1"
+SCHEMA = "headspec.HeadProfile/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class HeadProfile:
     """`[position bin, layer, head, offset]`: mean attention at offsets 0 … 63, sink keys left out."""
     mean_z: np.ndarray
     """`[layer, head, d_head]`: mean of z over the text: what replaces the head when it is mean-ablated."""
+    z_norm: np.ndarray
+    """`[layer, head]`: mean of ‖z‖: how long the random vector is that may replace the head."""
     query_mean: np.ndarray | None = None
     """`[layer, head, d_head]`: mean of the queries before rotation, from `first_query` on; None unless
     `query_statistics` was asked for. With `query_covariance`: what expected attention needs (kvpress)."""
@@ -95,6 +98,12 @@ class HeadProfile:
     def top_offset_share(self) -> np.ndarray:
         """`[layer, head]`: the share of queries for which it falls there, in [0, 1] (Voita et al. 2019 ask for .9)."""
         return self.max_attention_position.max(-1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of every number in the profile; a HeadPlan keeps that of the profile it was made from."""
+        arrays = sorted(self._arrays().items())
+        return hashlib.sha256(b"".join(name.encode() + array.tobytes() for name, array in arrays)).hexdigest()
 
     def save(self, path: Path | str) -> Path:
         """Write everything into one `.safetensors` file."""

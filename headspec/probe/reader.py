@@ -101,6 +101,7 @@ class LayerReader:
         self._add("weighted_energy", einsum(weight, energy, "b q, b q h -> b h"))
         self._add("weighted_z", einsum(weight, z, "b q, b q h d -> b h d"))
         self._add("z", einsum(counted, z, "q, b q h d -> b h d"))
+        self._add("z_norm", einsum(counted, z.norm(dim=-1), "q, b q h -> b h"))
 
     @property
     def value_norms(self) -> Float[Tensor, "batch head key"]:

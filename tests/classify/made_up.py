@@ -59,6 +59,7 @@ def profile_of(*heads: MadeUp, window: int = 512, first_query: int = 16, n_repea
         max_attention_histogram=np.zeros((1, n_heads, 20), "f4"),
         near_mass=near,
         mean_z=np.zeros((1, n_heads, 8), "f4"),
+        z_norm=np.zeros((1, n_heads), "f4"),
     )
 
 

@@ -18,6 +18,7 @@ MEASURED = (
     "offset_mass",
     "near_mass",
     "mean_z",
+    "z_norm",
 )
 
 

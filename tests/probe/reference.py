@@ -113,6 +113,7 @@ def reference_profile(
     arrays["queries_per_position"] = np.array([(each.stop - each.start) * text.sizes[0] for each in bins])
     arrays["offset_edges"] = np.array(offsets)
     arrays["mean_z"] = mean_z
+    arrays["z_norm"] = np.linalg.norm(text.z[:, :, first_query:], axis=-1).mean((0, 2))
     return arrays, doubtful[..., first_query:].mean((0, 3))
 
 

@@ -80,13 +80,13 @@ def test_a_file_that_was_cut_off_is_refused(saved: Path, kept: float) -> None:
 
 def test_a_file_of_weights_is_refused(tmp_path: Path) -> None:
     save_file({"w": np.zeros(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(RecordError, match=r"not a headspec\.HeadProfile/1 but something else"):
+    with pytest.raises(RecordError, match=r"not a headspec\.HeadProfile/2 but something else"):
         HeadProfile.load(tmp_path / "model.safetensors")
 
 
 def test_a_record_of_another_version_is_refused_by_its_name(saved: Path) -> None:
     edited(saved, lambda arrays, header: header.update(schema="headspec.HeadProfile/9"))
-    with pytest.raises(RecordError, match=r"not a headspec\.HeadProfile/1 but headspec\.HeadProfile/9"):
+    with pytest.raises(RecordError, match=r"not a headspec\.HeadProfile/2 but headspec\.HeadProfile/9"):
         HeadProfile.load(saved)
 
 

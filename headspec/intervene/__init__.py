@@ -1,0 +1,1 @@
+"""Changes what heads do in a live model, and undoes it."""

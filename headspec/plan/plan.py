@@ -1,0 +1,196 @@
+"""The HeadPlan: one treatment a head, with everything needed to carry it out.
+
+A record: `plan.json`, which can be read and edited by hand, and beside it `plan.safetensors` with the vectors that
+stand in for removed heads. No torch.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from headspec.errors import HeadspecError, RecordError
+from headspec.files import write_whole
+from headspec.heads import HeadId
+from headspec.plan.about import PlanAbout
+from headspec.plan.treatments import KEEP, Compress, Keep, Remove, Treatment, Window, parse_treatment
+
+SCHEMA = "headspec.HeadPlan/1"
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPlan:
+    """A treatment per head: `plan["L3H7"]`. Heads that are not mentioned are kept.
+
+    Plans combine: `first | second` takes the treatments of `second` where both have one; `only`, `without` and
+    `difference` do what they say.
+    """
+
+    about: PlanAbout
+    treatments: Mapping[HeadId, Treatment]
+    """The treated heads, in order; none of them is `keep`."""
+    fills: Mapping[HeadId, np.ndarray] = field(default_factory=dict)
+    """`[d_head]` float32 of every removed head: what takes the place of its z."""
+    certificate: Mapping[str, Any] | None = None
+    """What the plan was measured to cost, as plain numbers; None until it has been judged."""
+
+    def __post_init__(self) -> None:
+        treated = {head: what for head, what in sorted(self.treatments.items()) if not isinstance(what, Keep)}
+        self.about.check_heads(self.treatments)
+        removed = [head for head, what in treated.items() if isinstance(what, Remove)]
+        missing = [str(head) for head in removed if head not in self.fills]
+        if missing:
+            raise HeadspecError(
+                f"no fill vector for removed heads {', '.join(missing)}: make the plan with plan_heads."
+            )
+        fills = {head: np.asarray(self.fills[head], np.float32) for head in removed}
+        for head, fill in fills.items():
+            if fill.shape != (self.about.d_head,) or not np.isfinite(fill).all():
+                raise HeadspecError(f"the fill vector of {head} must be {self.about.d_head} finite numbers.")
+        for head, what in treated.items():
+            if isinstance(what, Window) and max(what.window, what.sinks) > self.about.context:
+                raise HeadspecError(f"{head}: {what} is beyond the model's context of {self.about.context} keys.")
+        object.__setattr__(self, "treatments", MappingProxyType(treated))
+        object.__setattr__(self, "fills", MappingProxyType(fills))
+
+    def __getitem__(self, head: HeadId | str) -> Treatment:
+        head = HeadId.parse(head)
+        self.about.check_heads([head])
+        return self.treatments.get(head, KEEP)
+
+    def __len__(self) -> int:
+        """How many heads are treated."""
+        return len(self.treatments)
+
+    def __eq__(self, other: object) -> bool:
+        """Same model, same treatments, same fill vectors; certificates do not count."""
+        if not isinstance(other, HeadPlan):
+            return NotImplemented
+        same = self.about.same_model(other.about) and dict(self.treatments) == dict(other.treatments)
+        return same and all(np.array_equal(fill, other.fills[head]) for head, fill in self.fills.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: "HeadPlan") -> "HeadPlan":
+        """Both plans together; where both treat a head, the right one counts."""
+        self._check_same_model(other)
+        fills = {**self.fills, **other.fills}
+        return HeadPlan(self.about, {**self.treatments, **other.treatments}, fills)
+
+    def only(self, heads: Iterable[HeadId | str]) -> "HeadPlan":
+        """The plan for these heads; all others are kept."""
+        wanted = {HeadId.parse(head) for head in heads}
+        self.about.check_heads(wanted)
+        kept = {head: what for head, what in self.treatments.items() if head in wanted}
+        return HeadPlan(self.about, kept, self.fills)
+
+    def without(self, heads: Iterable[HeadId | str]) -> "HeadPlan":
+        """The plan with these heads kept."""
+        spared = {HeadId.parse(head) for head in heads}
+        self.about.check_heads(spared)
+        return self.only(set(self.treatments) - spared)
+
+    def difference(self, other: "HeadPlan") -> dict[HeadId, tuple[Treatment, Treatment]]:
+        """The heads that are treated differently: `{head: (here, there)}`."""
+        self._check_same_model(other)
+        heads = sorted(set(self.treatments) | set(other.treatments))
+        return {head: (self[head], other[head]) for head in heads if self[head] != other[head]}
+
+    def heads(self, kind: type) -> list[HeadId]:
+        """The heads under one kind of treatment: `plan.heads(Remove)`."""
+        return [head for head in self.about.heads if isinstance(self[head], kind)]
+
+    def fills_in(self, layer: int) -> dict[int, np.ndarray]:
+        """Fill vectors of the heads removed from one layer, by number of the head."""
+        return {head.head: fill for head, fill in self.fills.items() if head.layer == layer}
+
+    def windows_in(self, layer: int) -> dict[int, Window]:
+        """Windows of the heads of one layer, by number of the head."""
+        return {
+            head.head: what for head, what in self.treatments.items()
+            if head.layer == layer and isinstance(what, Window)
+        }  # fmt: skip
+
+    def counts(self) -> Counter[str]:
+        """How many heads get each treatment, by its short text."""
+        return Counter(str(self[head]) for head in self.about.heads)
+
+    def renamed(self, model: str) -> "HeadPlan":
+        """The same plan for the same weights under another name."""
+        return replace(self, about=replace(self.about, model=model))
+
+    def certified(self, certificate: Mapping[str, Any]) -> "HeadPlan":
+        """The same plan with what it was measured to cost."""
+        return replace(self, certificate=dict(certificate))
+
+    def save(self, path: Path | str) -> Path:
+        """Write `path` (`….json`) and, beside it, the fill vectors as `….safetensors`."""
+        path = _json_path(path)
+        vectors = save({str(head): fill for head, fill in self.fills.items()})
+        values = {
+            "schema": SCHEMA, "about": self.about.to_dict(),
+            "treatments": {str(head): str(what) for head, what in self.treatments.items()},
+            "fills": hashlib.sha256(vectors).hexdigest(),
+            "certificate": None if self.certificate is None else dict(self.certificate),
+        }  # fmt: skip
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(path.with_suffix(".safetensors"), lambda temporary: temporary.write_bytes(vectors))
+        return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "HeadPlan":
+        """Read a saved plan; a damaged or foreign file is a RecordError."""
+        path = _json_path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+            if values.get("schema") != SCHEMA:
+                raise RecordError(f"not a {SCHEMA} but {values.get('schema', 'something else')}.")
+            treatments = {HeadId.parse(head): parse_treatment(what) for head, what in values["treatments"].items()}
+            vectors = path.with_suffix(".safetensors").read_bytes()
+            if hashlib.sha256(vectors).hexdigest() != values["fills"]:
+                raise RecordError(f"{path.with_suffix('.safetensors').name} beside it belongs to another plan.")
+            fills = {HeadId.parse(head): vector for head, vector in load(vectors).items()}
+            return cls(PlanAbout(**values["about"]), treatments, fills, values["certificate"])
+        except FileNotFoundError as error:
+            raise RecordError(f"no plan at {error.filename}: `headspec search MODEL` writes one.") from error
+        except HeadspecError as error:
+            raise RecordError(f"{path}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Make the plan again.") from error
+
+    def _check_same_model(self, other: "HeadPlan") -> None:
+        if not self.about.same_model(other.about):
+            raise RecordError(f"one plan is for {self.about.model}, the other for {other.about.model}.")
+
+
+def check_applicable(plan: HeadPlan) -> None:
+    """Refuse treatments that cannot be carried out on a live model yet."""
+    compressed = plan.heads(Compress)
+    if compressed:
+        raise HeadspecError(
+            f"{', '.join(map(str, compressed))}: KV-compression policies act on the cache of an exported model and "
+            "cannot be applied to a live one: use plan.without(…) for these heads."
+        )
+
+
+def _json_path(path: Path | str) -> Path:
+    path = Path(path)
+    if path.suffix != ".json":
+        raise HeadspecError(f"{path}: a plan is saved as NAME.json (its vectors go into NAME.safetensors beside it).")
+    return path
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecordError(f"{', '.join(twice)} stands there twice.")
+    return dict(pairs)

@@ -1,0 +1,1 @@
+"""Compares and chooses plans: rankings, sweeps, the best plan within a budget."""
