@@ -30,6 +30,10 @@ _HOMES = {
     "apply_plan": "headspec.intervene.ablate",
     "plan_hooks": "headspec.intervene.ablate",
     "resample_heads": "headspec.intervene.resample",
+    "measure_quality": "headspec.measure.quality",
+    "measure_plan": "headspec.measure.quality",
+    "QualityReport": "headspec.measure.quality",
+    "score": "headspec.measure.score",
     "analyze": "headspec.pipeline",
     "show": "headspec.show",
 }

@@ -15,6 +15,7 @@ from headspec.plan.treatments import KEEP, SINKS, Fill, Remove, Treatment, Windo
 from headspec.probe.about import ProbeAbout
 from headspec.probe.profile import HeadProfile
 
+SIZES = ("n_layers", "n_heads", "d_head", "d_model", "context")
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
