@@ -11,6 +11,7 @@ from headspec.errors import ModelError
 
 OUTPUT_PROJECTIONS = ("dense", "o_proj", "out_proj")
 QUERY_PROJECTIONS = ("query_key_value", "q_proj")
+FINAL_NORMS = ("final_layer_norm", "norm", "ln_f")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,22 @@ def attention_layers(model: Any, d_head: int) -> list[AttentionLayer]:
             'their like): use engine="hooks".'
         )
     return layers
+
+
+def final_norm(model: Any) -> nn.Module:
+    """The norm between the last decoder layer and the unembedding of a Hugging Face model."""
+    norm = _child(model.base_model, FINAL_NORMS)
+    if norm is None:
+        raise ModelError(f'{type(model).__name__} has no final norm that headspec knows: use engine="hooks".')
+    return norm
+
+
+def attention_apart_from_mlp(model: Any) -> bool:
+    """Whether attention and MLP of a layer both read the residual that enters it, so that one does not see the other.
+
+    So it is in GPT-NeoX with a parallel residual (Pythia).
+    """
+    return model.config.model_type == "gpt_neox" and bool(model.config.use_parallel_residual)
 
 
 def _child(module: nn.Module, names: tuple[str, ...]) -> Any:

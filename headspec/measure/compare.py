@@ -4,7 +4,7 @@ Takes anything that turns token ids into logits: a TransformerBridge (hooked or 
 model, an exported one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -50,8 +50,13 @@ def compare(
             before, after = logits_of(original, window), logits_of(treated, window)
         parts.append(compare_logits(before[:, text.first : -1], after[:, text.first : -1], window[:, text.first + 1 :]))
         step()
+    return joined(parts)
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """Comparisons of some windows each as one of all of them; windows are the last axis."""
     names = [field.name for field in fields(Comparison)]
-    return Comparison(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Comparison(**{name: np.concatenate([getattr(part, name) for part in parts], -1) for name in names})
 
 
 def logits_of(model: Callable[[Tensor], Any], tokens: Int[Tensor, "window token"]) -> Tensor:

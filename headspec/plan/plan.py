@@ -131,6 +131,12 @@ class HeadPlan:
         """The same plan with what it was measured to cost."""
         return replace(self, certificate=dict(certificate))
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the treatments and fill vectors: two plans with one digest do the same."""
+        treated = [f"{head}={what}".encode() for head, what in self.treatments.items()]
+        return hashlib.sha256(b" ".join([*treated, *(fill.tobytes() for fill in self.fills.values())])).hexdigest()
+
     def save(self, path: Path | str) -> Path:
         """Write `path` (`….json`) and, beside it, the fill vectors as `….safetensors`."""
         path = _json_path(path)
