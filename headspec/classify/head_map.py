@@ -18,12 +18,15 @@ from headspec.probe.about import ProbeAbout
 SCHEMA = "headspec.HeadMap/1"
 
 
-class DeadStatus(StrEnum):
-    """How sure we are that a head is dead."""
+class HeadStatus(StrEnum):
+    """What is settled about a head beyond its role."""
 
     CANDIDATE = "candidate"
     """Its statistics say so; only ablating all candidates together, on text and on repeats, can confirm it."""
     CONFIRMED = "confirmed"
+    """Removing it, together with the others, kept a budget of damage on text and on repeats (`search_plan`)."""
+    PROTECTED = "protected"
+    """It does induction, which text alone would not miss: a search leaves it alone."""
 
 
 class Trait(StrEnum):
@@ -47,8 +50,8 @@ class HeadVerdict:
     nothing that was measured could change the role."""
     window: int | None = None
     """Keys (own included, sinks apart) that a positional head needs; None for the other roles."""
-    status: DeadStatus | None = None
-    """For dead heads only."""
+    status: HeadStatus | None = None
+    """For dead heads, and for protected ones."""
     traits: tuple[Trait, ...] = ()
     evidence: tuple[tuple[str, float], ...] = ()
     """(name, value) of every number the decision rests on."""
@@ -71,7 +74,7 @@ class HeadVerdict:
             role=HeadRole(values["role"]),
             margin=_number(values["margin"], math.inf),
             window=values["window"],
-            status=DeadStatus(values["status"]) if values["status"] else None,
+            status=HeadStatus(values["status"]) if values["status"] else None,
             traits=tuple(Trait(trait) for trait in values["traits"]),
             evidence=evidence,
             reason=values["reason"],

@@ -7,7 +7,7 @@ broad averaging heads for dead.
 
 import numpy as np
 
-from headspec.classify.head_map import DeadStatus, HeadVerdict
+from headspec.classify.head_map import HeadStatus, HeadVerdict
 from headspec.classify.thresholds import Thresholds
 from headspec.classify.traits import fixed_offset_share
 from headspec.heads import HeadRole
@@ -25,7 +25,7 @@ def naive_verdicts(profile: HeadProfile, cut: Thresholds) -> list[HeadVerdict]:
         cell = profile.about.cell(head)
         reason = f"normalised entropy {entropy[cell]:.2f}, largest attention {largest[cell]:.2f}"
         if dead[cell] >= 0:
-            verdict = HeadVerdict(head, HeadRole.DEAD, float(dead[cell]), status=DeadStatus.CANDIDATE, reason=reason)
+            verdict = HeadVerdict(head, HeadRole.DEAD, float(dead[cell]), status=HeadStatus.CANDIDATE, reason=reason)
         elif positional[cell] >= 0:
             margin = float(min(positional[cell], -dead[cell]))
             window = next((size for size in cut.windows if size > profile.top_offset[cell]), max(cut.windows))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from headspec.classify.evidence import WindowEvidence, judged_windows
-from headspec.classify.head_map import DeadStatus, HeadMap, HeadVerdict
+from headspec.classify.head_map import HeadMap, HeadStatus, HeadVerdict
 from headspec.classify.naive import naive_verdicts
 from headspec.classify.thresholds import Thresholds
 from headspec.classify.traits import traits
@@ -84,7 +84,7 @@ def _decide(
     if dead >= 0:
         spread, repeats = profile["output_spread"][cell], profile["repeat_deviation"][cell]
         reason = f"what it writes varies by {spread:.3f} of the residual on text and {repeats:.3f} on repeats"
-        return HeadVerdict(head, HeadRole.DEAD, dead, status=DeadStatus.CANDIDATE, reason=reason)
+        return HeadVerdict(head, HeadRole.DEAD, dead, status=HeadStatus.CANDIDATE, reason=reason)
     if not judged:
         return HeadVerdict(head, HeadRole.GATHERING, -dead, reason=_why_unjudged(profile, cut))
     fits = margins.min(axis=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from headspec.classify.head_map import DeadStatus, HeadMap, HeadVerdict
+from headspec.classify.head_map import HeadMap, HeadStatus, HeadVerdict
 from headspec.errors import HeadspecError
 from headspec.heads import HeadId, HeadRole
 from headspec.load.identity import identify
@@ -69,7 +69,7 @@ def make_plan(
     """
 
     def treat(verdict: HeadVerdict) -> Treatment:
-        if verdict.role is HeadRole.DEAD and (candidates or verdict.status is DeadStatus.CONFIRMED):
+        if verdict.role is HeadRole.DEAD and (candidates or verdict.status is HeadStatus.CONFIRMED):
             return Remove(Fill(fill))
         if verdict.role is HeadRole.POSITIONAL and positional and verdict.window is not None:
             return Window(verdict.window, sinks)

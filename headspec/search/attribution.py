@@ -135,8 +135,8 @@ def _forward(
         return (z[-1],)
 
     with ExitStack() as undo:
-        for layer in layers.layers:
-            undo.callback(layer.output.register_forward_pre_hook(keep).remove)
+        for each in layers.layers:
+            undo.callback(each.output.register_forward_pre_hook(keep).remove)
         for layer in range(len(layers.layers)):
             residuals.append(residual.detach())
             residual = layers.block(layer, residual, given)

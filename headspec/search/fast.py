@@ -7,7 +7,7 @@
 5. Several single-layer cases run as one batch where the text is short.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -94,7 +93,7 @@ class LayerWise:
         found, expected = self.unembedding(self.on(0, residual, given)), self.model(tokens.to(self.device))
         if not bool((found - expected).abs().max() <= 1e-4 * expected.abs().max()):
             raise ModelError(
-                f"{self.model.name} run layer by layer gives other logits than in one piece: use engine=\"hooks\"."
+                f'{self.model.name} run layer by layer gives other logits than in one piece: use engine="hooks".'
             )
 
     def _first_block_input(self, tokens: Int[Tensor, "window token"]) -> tuple[Residual, dict[str, Any]]:

@@ -113,7 +113,7 @@ def _engine(engine: str, ray_options: dict[str, Any]) -> Measure:
 
         return lambda model, cases, texts: measure_on_ray(model, cases, texts, **ray_options)
     if ray_options:
-        raise HeadspecError(f"{', '.join(ray_options)}: only for engine=\"ray\".")
+        raise HeadspecError(f'{", ".join(ray_options)}: only for engine="ray".')
     return measure_fast if engine == "fast" else measure_hooked
 
 

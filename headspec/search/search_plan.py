@@ -1,0 +1,118 @@
+"""The best plan within a budget: cheap forecasts propose, joint measurement decides, fresh text certifies."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headspec.classify.confirm import confirmed, does_induction
+from headspec.classify.head_map import HeadMap
+from headspec.classify.rules import classify_heads
+from headspec.errors import HeadspecError
+from headspec.load.plain import as_plain
+from headspec.load.text import load_text
+from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Remove, Treatment, parse_treatment
+from headspec.probe.collect import probe_heads
+from headspec.probe.profile import HeadProfile
+from headspec.search.budget import Budget
+from headspec.search.certificate import certify
+from headspec.search.choose import Search
+from headspec.search.evaluate import Evaluator
+from headspec.search.point import Point, pareto_front
+
+TREATMENTS = ("mean", "window:3", "window:4", "window:8", "window:16", "window:32", "window:64")
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The plan, what it was measured to cost, and what else was measured on the way."""
+
+    plan: HeadPlan
+    """With its certificate."""
+    within_budget: bool
+    """Whether the plan keeps the budget on the text it was chosen on; if not, it is the nearest found."""
+    chosen: Point
+    points: tuple[Point, ...]
+    """Every plan that was measured, in order."""
+    head_map: HeadMap
+    """With removed heads confirmed and induction heads protected."""
+    rank_correlation: float
+    """Spearman correlation of the gradient forecasts with the exact effects of the treated heads, each alone; NaN
+    with fewer than three."""
+
+    @property
+    def front(self) -> list[Point]:
+        """The measured plans that no other beats in size and KL."""
+        return pareto_front(self.points)
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """Damage on text not used to choose, as plain numbers."""
+        return dict(self.plan.certificate or {})
+
+
+def search_plan(
+    model: Any,
+    budget: Budget,
+    *,
+    profile: HeadProfile | None = None,
+    head_map: HeadMap | None = None,
+    select: Any = None,
+    certify_on: Any = None,
+    treatments: Sequence[str | Treatment] = TREATMENTS,
+    protect_induction: bool = True,
+    n_repeats: int = 8,
+    n_controls: int = 20,
+    seeds: Sequence[int] = (0, 1, 2),
+    max_evaluations: int = 80,
+    stage: Callable[[str], object] = lambda message: None,
+) -> SearchResult:
+    """Find the plan that saves most, or harms least, within a budget.
+
+    1. Gradients forecast the damage of every treatment of every head, on text and on repeated tokens
+       (`attribute_heads`), and order all moves by damage for what they save.
+    2. Whole plans along that order are measured jointly; bisection finds how many moves the budget allows.
+    3. The next moves are tried one by one together with the plan, and taken while the budget holds.
+    4. The plan is measured on fresh text and fresh repeats, beside random plans of the same make: the certificate.
+
+    Args:
+        model: A PlainModel, or a TransformerBridge.
+        budget: Limits of damage or size.
+        profile: Gives fill vectors and induction scores; made from the packaged `probe` text by default.
+        head_map: Made from the profile by default.
+        select: Text or tokens to choose on; packaged `select` by default.
+        certify_on: Other text, for the certificate; packaged `certify` by default.
+        treatments: What may be done with a head.
+        protect_induction: Leave induction heads alone altogether.
+        n_repeats: Sequences of repeated random tokens.
+        n_controls: Random plans to compare with.
+        seeds: One draw of repeated tokens each, for the certificate.
+        max_evaluations: Most plans that are measured to choose one.
+        stage: Called with a line of text when a stage begins.
+
+    Raises:
+        HeadspecError: A budget that is none, or no head that may be treated.
+    """
+    plain = as_plain(model)
+    if profile is None:
+        stage("probing")
+        profile = probe_heads(plain, load_text(plain, "probe"), engine="fast")
+    profile.about.check_model(plain.name, plain.identity.n_layers, plain.identity.n_heads)
+    head_map = head_map or classify_heads(profile)
+    select = load_text(plain, "select") if select is None else select
+    certify_on = load_text(plain, "certify") if certify_on is None else certify_on
+    free = [verdict.head for verdict in head_map if not (protect_induction and does_induction(verdict, head_map))]
+    if not free:
+        raise HeadspecError("every head does induction, so none may be treated: try protect_induction=False.")
+    evaluator = Evaluator(plain, select, n_repeats, seed=0)
+    stage("forecasting the damage of every treatment")
+    search = Search(evaluator, budget, profile, free, [parse_treatment(what) for what in treatments])
+    stage(f"measuring plans on {evaluator.texts[0].name}")
+    chosen = search.run(max_evaluations)
+    stage("certifying")
+    certificate = certify(plain, chosen.plan, certify_on, profile, budget, n_repeats, n_controls, seeds)
+    return SearchResult(
+        plan=chosen.plan.certified(certificate), within_budget=not budget.broken(chosen), chosen=chosen,
+        points=tuple(search.points), head_map=confirmed(head_map, chosen.plan.heads(Remove)),
+        rank_correlation=search.rank_correlation(chosen.plan),
+    )  # fmt: skip
