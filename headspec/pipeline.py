@@ -116,9 +116,9 @@ def load_that_fits(
     return (load_plain if engine == "fast" else load_model)(name, **load)
 
 
-def results_folder(model: str, out: Path | str | None = None) -> Path:
-    """Where the results of a model go: `results/attention_analysis_70m` for pythia-70m."""
-    return Path(out) if out is not None else Path("results") / f"attention_analysis_{folder_name(model)}"
+def results_folder(model: str, out: Path | str | None = None, stage: str = "attention_analysis") -> Path:
+    """Where the results of a stage go: `results/attention_analysis_70m` for pythia-70m."""
+    return Path(out) if out is not None else Path("results") / f"{stage}_{folder_name(model)}"
 
 
 def write_tables(profile: HeadProfile, head_map: HeadMap, folder: Path) -> list[Path]:

@@ -45,12 +45,15 @@ class Point:
         }  # fmt: skip
 
 
-def pareto_front(points: Iterable[Point]) -> list[Point]:
-    """The points that no other beats in KV share, removed weights and KL at once; smallest KV share first."""
+def pareto_front(points: Iterable[Point], count_weights: bool = True) -> list[Point]:
+    """The points that no other beats in KV share, removed weights and KL at once; smallest KV share first.
+
+    Without `count_weights`, in KV share and KL only.
+    """
     every = list(points)
 
     def better(a: Point, b: Point) -> bool:
-        ours, theirs = ((p.kv_share, -p.removed_share, p.kl.value) for p in (a, b))
+        ours, theirs = ((p.kv_share, -p.removed_share * count_weights, p.kl.value) for p in (a, b))
         return ours != theirs and all(x <= y for x, y in zip(ours, theirs, strict=True))
 
     front = [point for point in every if not any(better(other, point) for other in every)]

@@ -3,7 +3,7 @@
 import pytest
 from made_up import MadeUp, profile_of
 
-from headspec.classify.head_map import DeadStatus, HeadVerdict
+from headspec.classify.head_map import HeadStatus, HeadVerdict
 from headspec.classify.rules import classify_heads
 from headspec.classify.thresholds import Thresholds
 from headspec.heads import HeadRole
@@ -57,7 +57,7 @@ def test_margins_are_distances_from_the_cut_offs() -> None:
 def test_what_the_head_writes_does_not_matter() -> None:
     numbers = {"normalized_entropy": 0.95, "max_attention": 0.5, "output_spread": 100.0}
     found = classify_heads(profile_of(MadeUp(numbers=numbers)), rules="naive")["L0H0"]
-    assert (found.role, found.status) == (HeadRole.DEAD, DeadStatus.CANDIDATE)
+    assert (found.role, found.status) == (HeadRole.DEAD, HeadStatus.CANDIDATE)
 
 
 def test_the_map_says_which_rules_made_it() -> None:

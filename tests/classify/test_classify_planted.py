@@ -5,7 +5,7 @@ import pytest
 from planted import CONTEXT, D_HEAD, HEADS, VOCABULARY, planted_model, planted_text
 
 from headspec.classify.evidence import judged_windows
-from headspec.classify.head_map import DeadStatus, HeadMap, HeadVerdict, Trait
+from headspec.classify.head_map import HeadStatus, HeadMap, HeadVerdict, Trait
 from headspec.classify.rules import classify_heads
 from headspec.heads import HeadRole
 from headspec.probe.collect import probe_heads
@@ -57,7 +57,7 @@ def test_trait_belongs_to_exactly(verdicts: dict[str, HeadVerdict], trait: Trait
 
 
 def test_dead_heads_are_candidates_and_the_others_have_no_status(verdicts: dict[str, HeadVerdict]) -> None:
-    dead = {name for name, verdict in verdicts.items() if verdict.status is DeadStatus.CANDIDATE}
+    dead = {name for name, verdict in verdicts.items() if verdict.status is HeadStatus.CANDIDATE}
     assert dead == {"constant", "silent"}
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up import AT_THE_CUT, CUT, DEAD, MadeUp, profile_of
 
-from headspec.classify.head_map import DeadStatus, HeadVerdict
+from headspec.classify.head_map import HeadStatus, HeadVerdict
 from headspec.classify.rules import EVIDENCE, classify_heads
 from headspec.classify.thresholds import Thresholds
 from headspec.errors import HeadspecError
@@ -26,7 +26,7 @@ def verdict(head: MadeUp, cut: Thresholds = CUT, window: int = 512, n_repeats: i
 
 def test_a_head_at_all_four_cut_offs_is_dead_with_margin_0() -> None:
     found = verdict(MadeUp(numbers=AT_THE_CUT))
-    assert (found.role, found.margin, found.status) == (HeadRole.DEAD, 0, DeadStatus.CANDIDATE)
+    assert (found.role, found.margin, found.status) == (HeadRole.DEAD, 0, HeadStatus.CANDIDATE)
 
 
 @pytest.mark.parametrize("name", AT_THE_CUT)

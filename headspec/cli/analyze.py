@@ -1,44 +1,23 @@
-"""The command line: parse, call, save, print. No maths.
+"""The commands that find out what heads do: `analyze`, `plot`, `models`."""
 
-Results go to standard output, progress to standard error. Exit codes: 0 done, 1 an unexpected failure, 2 bad
-input (the message says what to do), 130 interrupted.
-"""
-
-import os
-import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from headspec.cli.app import Debug, ModelArgument, app, option, output, quieten_libraries, say, say_files
 from headspec.errors import HeadspecError
 
 if TYPE_CHECKING:
     from headspec.classify.thresholds import Thresholds
     from headspec.pipeline import Analysis
 
-app = typer.Typer(
-    name="headspec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Find out what every attention head of a model does.",
-)  # fmt: skip
-output, progress = Console(), Console(stderr=True)
-
-
-def option(text: str) -> Any:
-    """An option with its help text."""
-    return typer.Option(help=text)
-
-
-Debug = Annotated[bool, option("Show tracebacks.")]  # read by `main`, which is where errors are caught
-
 
 @app.command()
 def analyze(
-    model: Annotated[str, typer.Argument(help="demo, pythia-70m, NAME@step1000, a hub id, a directory, random:NAME.")],
+    model: ModelArgument,
     out: Annotated[Path | None, option("Results folder; results/attention_analysis_<model> by default.")] = None,
     text: Annotated[str, option("probe, select, certify, a file, - (standard input), datasets:NAME.")] = "probe",
     token_ids: Annotated[Path | None, option("Token ids instead of text: .npy, or numbers in a file.")] = None,
@@ -68,8 +47,8 @@ def analyze(
     from headspec.pipeline import analyze as run
 
     resolve(model)  # wrong names and numbers are found before the seconds that importing torch takes
-    cut, chosen = _thresholds(threshold or []), _layers(layers)
-    _quieten_libraries()
+    cut, chosen = read_thresholds(threshold or []), _layers(layers)
+    quieten_libraries()
     source: Any = text
     if token_ids is not None:
         from headspec.load.sources import read_token_ids
@@ -78,7 +57,7 @@ def analyze(
     load = {"device": device, "device_map": device_map, "dtype": dtype, "seed": seed}
     analysis = run(
         model, source, out=out, load=load, n_tokens=tokens, window=window, bos=bos, seed=seed, thresholds=cut,
-        rules=rules, controls=controls, pages=pages, stage=_say, engine=engine, resume=resume, layers=chosen,
+        rules=rules, controls=controls, pages=pages, stage=say, engine=engine, resume=resume, layers=chosen,
         every=every, segment=segment, batch_size=batch_size, n_repeats=repeats, query_statistics=query_statistics,
     )  # fmt: skip
     _print_analysis(analysis)
@@ -112,35 +91,8 @@ def models(debug: Debug = False) -> None:
     output.print("Also: demo (packaged) · NAME@step1000 · random:NAME (timing only) · any hub id · any directory")
 
 
-def main() -> None:
-    """Run the command line; turn errors into one line and an exit code."""
-    debug = "--debug" in sys.argv
-    try:
-        code = app(standalone_mode=False)
-        if code:  # typer turns an interrupt into 130
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        _fail("interrupted; finished files are whole, and `headspec analyze … --resume` goes on from here.", 130)
-    except HeadspecError as error:
-        if debug:
-            raise
-        _fail(str(error), 2)
-    except Exception as error:
-        code = getattr(error, "exit_code", None)  # typer's own: a usage error, or --help
-        if isinstance(code, int):
-            getattr(error, "show", lambda: None)()
-            sys.exit(code)
-        if debug:
-            raise
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
-
-
-def _quieten_libraries() -> None:
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.showwarning = lambda message, *_, **__: progress.print(f"warning: {message}", style="yellow", markup=False)
-
-
-def _thresholds(assignments: list[str]) -> "Thresholds":
+def read_thresholds(assignments: list[str]) -> "Thresholds":
+    """Cut-offs from `name=value` options."""
     from headspec.classify.thresholds import Thresholds
 
     values: dict[str, Any] = {}
@@ -180,15 +132,4 @@ def _print_analysis(analysis: "Analysis") -> None:
         output.print(analysis.clusters.sentence, highlight=False, markup=False)
     if analysis.specialisation is not None:
         output.print(analysis.specialisation.sentence, highlight=False, markup=False)
-    output.print(f"Files: {analysis.folder}/", highlight=False, markup=False, soft_wrap=True)
-    for path in analysis.files:
-        output.print(f"  {path.name}", highlight=False, markup=False)
-
-
-def _say(message: str) -> None:
-    progress.print(message, style="dim", highlight=False, markup=False)
-
-
-def _fail(message: str, code: int) -> None:
-    progress.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(code)
+    say_files(analysis.folder, [path.name for path in analysis.files])

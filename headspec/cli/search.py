@@ -1,0 +1,127 @@
+"""`headspec search`: the best plan within a budget."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.table import Table
+
+from headspec.cli.app import Debug, ModelArgument, app, option, output, say, say_files
+from headspec.cli.shared import (
+    Device,
+    Dtype,
+    Profile,
+    Seed,
+    Tokens,
+    load_to_measure,
+    profile_of,
+    share,
+    warn_of_random_weights,
+)
+from headspec.files import writable_folder, write_whole
+
+if TYPE_CHECKING:
+    from headspec.search.search_plan import SearchResult
+
+
+@app.command()
+def search(
+    model: ModelArgument,
+    max_kl: Annotated[float | None, option("Most KL to the original, nats a token.")] = None,
+    max_ppl_increase: Annotated[str | None, option("Most increase of the perplexity: 2% or 0.02.")] = None,
+    max_kv_share: Annotated[str | None, option("Most KV bytes left: 25% or 0.25.")] = None,
+    min_induction_kept: Annotated[str, option("Least induction accuracy kept: 90% or 0.9.")] = "90%",
+    treatments: Annotated[str, option("What may be done with a head, comma between.")] = (
+        "mean,window:3,window:4,window:8,window:16,window:32,window:64"
+    ),
+    protect_induction: Annotated[bool, option("Leave induction heads alone.")] = True,
+    select: Annotated[str, option("Text to choose on.")] = "select",
+    certify: Annotated[str, option("Other text, to judge on.")] = "certify",
+    tokens: Tokens = 8192,
+    profile: Profile = None,
+    out: Annotated[Path | None, option("Results folder; results/search_<model> by default.")] = None,
+    max_evaluations: Annotated[int, option("Most plans that are measured to choose one.")] = 80,
+    controls: Annotated[int, option("Random plans to compare with.")] = 20,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Find the plan for MODEL that saves most, or harms least, within a budget."""
+    from headspec.load.names import resolve
+    from headspec.pipeline import results_folder
+    from headspec.search.budget import Budget
+
+    shares = {"max_ppl_increase": max_ppl_increase, "max_kv_share": max_kv_share}
+    given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
+    budget = Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)
+    folder = writable_folder(results_folder(resolve(model).name, out, "search"))
+    loaded = load_to_measure(model, device, dtype, seed)
+
+    from headspec.load.text import load_text
+    from headspec.search.search_plan import search_plan
+
+    chosen_on, judged_on = (load_text(loaded, source, n_tokens=tokens, seed=seed) for source in (select, certify))
+    found = search_plan(
+        loaded, budget, profile=profile_of(loaded, profile, seed), treatments=treatments.split(","), stage=say,
+        protect_induction=protect_induction, max_evaluations=max_evaluations, n_controls=controls,
+        select=chosen_on, certify_on=judged_on,
+    )  # fmt: skip
+    files = _save_search(found, folder)
+    _print_search(found)
+    warn_of_random_weights(loaded.name)
+    say_files(folder, files)
+
+
+def _save_search(found: "SearchResult", folder: Path) -> list[str]:
+    """The plan, its certificate, the head map, and the Pareto front as figures and rows."""
+    from headspec.pipeline import HEAD_MAP
+    from headspec.show.page import save_page
+    from headspec.show.pareto import pareto, pareto_png
+
+    found.plan.save(folder / "plan.json")
+    certificate = json.dumps({"within_budget": found.within_budget, **found.certificate}, indent=1) + "\n"
+    write_whole(folder / "certificate.json", lambda path: path.write_text(certificate, encoding="utf-8"))
+    points = json.dumps([point.to_dict() for point in found.front], indent=1) + "\n"
+    write_whole(folder / "pareto.json", lambda path: path.write_text(points, encoding="utf-8"))
+    found.head_map.save(folder / HEAD_MAP)
+    pareto_png(found.points, found.chosen, found.certificate, folder / "pareto.png")
+    save_page(pareto(found.points, found.chosen, found.certificate), folder / "pareto.html")
+    return ["plan.json", "plan.safetensors", "certificate.json", HEAD_MAP, "pareto.json", "pareto.png", "pareto.html"]
+
+
+def _print_search(found: "SearchResult") -> None:
+    chosen, certificate = found.chosen, found.certificate
+    table = Table("measure", "on the text it was chosen on", "on fresh text", title="The plan")
+    fresh = certificate["seeds"][0]
+    for name in ("kl", "perplexity_increase", "repeats_kl", "induction_accuracy", "induction_kept"):
+        table.add_row(name.replace("_", " "), str(getattr(chosen, name) or "n/a"), _interval(fresh[name]))
+    output.print(table)
+    output.print(
+        f"{certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed; KV cache of "
+        f"{certificate['n_tokens']} tokens: {certificate['kv_share']:.1%} left; attention weights removed: "
+        f"{certificate['removed_share']:.1%}.", highlight=False,
+    )  # fmt: skip
+    random = certificate["random_plans"]
+    if random["n"]:
+        output.print(
+            f"{random['n']} random plans of the same make: median KL {random['kl_median']:.4g}; worse than this one: "
+            f"{random['share_worse']:.0%}.", highlight=False,
+        )  # fmt: skip
+    output.print(
+        f"Gradient forecast against the exact effect of each treated head: Spearman {found.rank_correlation:.2f}.",
+        highlight=False,
+    )
+    if not found.within_budget:
+        output.print("OVER BUDGET: no plan keeps the budget; the nearest was chosen.", style="yellow")
+    if certificate["broken"]:
+        words = "; ".join(certificate["broken"])
+        output.print(f"OVER BUDGET on fresh text: {words}.", style="yellow", highlight=False)
+
+
+def _interval(estimate: dict[str, float | None] | None) -> str:
+    from headspec.measure.estimate import Estimate
+
+    if estimate is None:
+        return "n/a"
+    return str(Estimate(**{name: float("nan") if value is None else value for name, value in estimate.items()}))

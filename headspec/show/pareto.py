@@ -1,0 +1,105 @@
+"""What plans cost and save: the Pareto front of a search (KV bytes against KL), as PNG and as a plotly figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from plotly.graph_objects import Figure as PlotlyFigure
+from plotly.graph_objects import Scatter
+
+from headspec.files import write_whole
+from headspec.search.point import Point, pareto_front
+from headspec.show.style import FAINT_INK, GRID, INK, LINE_COLORS, plotly_layout
+
+LEAST_KL = 1e-5
+"""Plans that change less than this are drawn here: a logarithmic axis has no zero."""
+FRONT, OTHER, CHOSEN, RANDOM = LINE_COLORS[0], "#BBBBBB", LINE_COLORS[1], LINE_COLORS[5]
+RANDOM_NAME = "random plans of the same make (fresh text)"
+X_TITLE = "KV bytes left at the model's context, share of the original's"
+Y_TITLE = "KL(original ‖ treated), nats a token"
+
+
+def pareto_png(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any], path: Path) -> Path:
+    """Write the figure as PNG."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure.suptitle("\n".join(_title(chosen, certificate)), fontsize=10)
+    _draw(figure.add_subplot(), points, chosen, certificate)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+
+
+def pareto(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any]) -> PlotlyFigure:
+    """The same to point at: every measured plan says what it does."""
+    front, rest = _split(points)
+    traces = [
+        _trace("measured plans", rest, {"color": OTHER, "size": 7}, "markers"),
+        _trace("Pareto front", front, {"color": FRONT, "size": 8}, "lines+markers"),
+        _trace("chosen", [chosen], {"color": CHOSEN, "size": 15, "symbol": "star"}, "markers"),
+        Scatter(
+            name=RANDOM_NAME, mode="markers", hovertemplate="KL %{y:.4g}<extra></extra>",
+            x=[chosen.kv_share] * len(certificate["random_plans"]["kl"]), y=_drawn(certificate["random_plans"]["kl"]),
+            marker={"color": RANDOM, "size": 7, "symbol": "x-thin", "line": {"width": 1.5, "color": RANDOM}},
+        ),
+    ]  # fmt: skip
+    figure = PlotlyFigure(traces)
+    figure.update_layout(plotly_layout(["<br>".join(_title(chosen, certificate))], 420))
+    figure.update_layout(legend={"orientation": "h", "y": -0.2})
+    figure.update_xaxes(title_text=X_TITLE, tickformat=".0%", range=[0, 1.03])
+    figure.update_yaxes(title_text=Y_TITLE, type="log")
+    return figure
+
+
+def _draw(axes: Axes, points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any]) -> None:
+    front, rest = _split(points)
+    random = _drawn(certificate["random_plans"]["kl"])
+    axes.scatter(*_places(rest), s=16, color=OTHER, label="measured plans")
+    axes.plot(*_places(front), marker="o", ms=4, lw=1, color=FRONT, label="Pareto front")
+    axes.scatter([chosen.kv_share] * len(random), random, marker="x", s=18, lw=0.8, color=RANDOM,
+                 label=RANDOM_NAME)  # fmt: skip
+    axes.scatter(*_places([chosen]), marker="*", s=150, color=CHOSEN, edgecolor=INK, lw=0.5, zorder=3, label="chosen")
+    axes.set(xlabel=X_TITLE, ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
+    axes.grid(color=GRID, which="major")
+    axes.tick_params(colors=FAINT_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _trace(name: str, points: Sequence[Point], marker: dict[str, Any], mode: str) -> Scatter:
+    x, y = _places(points)
+    words = [_words(point) for point in points]
+    return Scatter(name=name, x=x, y=y, text=words, mode=mode, marker=marker, line={"width": 1.5},
+                   hovertemplate="%{text}<extra></extra>")  # fmt: skip
+
+
+def _words(point: Point) -> str:
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(point.plan.counts().items()))
+    return (
+        f"{counts}<br>KV bytes left {point.kv_share:.1%}, attention weights removed {point.removed_share:.1%}<br>"
+        f"KL {point.kl}<br>perplexity increase {point.perplexity_increase}<br>"
+        f"induction accuracy {point.induction_accuracy or 'n/a'}"
+    )
+
+
+def _split(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    front = pareto_front(points, count_weights=False)
+    return front, [point for point in points if not any(point is other for other in front)]
+
+
+def _places(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.kv_share for point in points], _drawn([point.kl.value for point in points])
+
+
+def _drawn(values: Sequence[float]) -> list[float]:
+    return [max(value, LEAST_KL) for value in values]
+
+
+def _title(chosen: Point, certificate: Mapping[str, Any]) -> list[str]:
+    about, quality = chosen.plan.about, certificate["quality"]
+    lines = [
+        f"What plans for {about.model} save and cost",
+        f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed; on fresh "
+        f"text ({quality['n_windows']} × {quality['window']} tokens) KL {quality['kl']['value']:.3g}, perplexity "
+        f"{quality['perplexity_increase']['value']:+.2%}",
+    ]  # fmt: skip
+    return lines + (["RANDOM WEIGHTS: timing and tests only"] if about.model.startswith("random:") else [])
