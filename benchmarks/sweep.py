@@ -11,6 +11,7 @@ time is what counts on a shared machine. Random weights: timing and exactness on
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np

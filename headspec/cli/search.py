@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
@@ -119,9 +119,7 @@ def _print_search(found: "SearchResult") -> None:
         output.print(f"OVER BUDGET on fresh text: {words}.", style="yellow", highlight=False)
 
 
-def _interval(estimate: dict[str, float | None] | None) -> str:
+def _interval(estimate: Any) -> str:
     from headspec.measure.estimate import Estimate
 
-    if estimate is None:
-        return "n/a"
-    return str(Estimate(**{name: float("nan") if value is None else value for name, value in estimate.items()}))
+    return "n/a" if estimate is None else str(Estimate.from_dict(estimate))

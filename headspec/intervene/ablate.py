@@ -7,9 +7,10 @@ from typing import Any
 from headspec.errors import ModelError
 from headspec.intervene.hooks import Hook, filling, windowing
 from headspec.intervene.plain import plan_on_plain
-from headspec.load.identity import identify
+from headspec.load.identity import huggingface_config, identify
 from headspec.load.plain import PlainModel
 from headspec.plan.plan import HeadPlan, check_applicable
+from headspec.plan.treatments import Window
 
 
 @contextmanager
@@ -29,9 +30,8 @@ def apply_plan(model: Any, plan: HeadPlan) -> Iterator[Any]:
         RecordError: The plan was made for another model.
         HeadspecError: The plan compresses heads, which a live model cannot do.
     """
+    _check(model, plan)
     if isinstance(model, PlainModel):
-        plan.about.check_model(identify(model))
-        check_applicable(plan)
         with plan_on_plain(model, plan):
             yield model
         return
@@ -41,15 +41,36 @@ def apply_plan(model: Any, plan: HeadPlan) -> Iterator[Any]:
 
 def plan_hooks(model: Any, plan: HeadPlan) -> list[tuple[str, Hook]]:
     """The plan as `(hook name, function)` pairs: `model.run_with_hooks(tokens, fwd_hooks=plan_hooks(model, plan))`."""
-    plan.about.check_model(identify(model))
-    check_applicable(plan)
+    _check(model, plan)
     hooks: list[tuple[str, Hook]] = []
     for layer in range(plan.about.n_layers):
         if windows := plan.windows_in(layer):
+            _check_heeds_scores(model, layer)
             hooks.append((_existing(model, f"blocks.{layer}.attn.hook_attn_scores"), windowing(windows)))
         if fills := plan.fills_in(layer):
             hooks.append((_existing(model, f"blocks.{layer}.attn.hook_z"), filling(fills)))
     return hooks
+
+
+def _check(model: Any, plan: HeadPlan) -> None:
+    """Refuse what cannot be done before anything is hooked."""
+    plan.about.check_model(identify(model))
+    check_applicable(plan)
+    own = getattr(huggingface_config(model), "sliding_window", None)
+    if plan.heads(Window) and own is not None and own < plan.about.context:
+        raise ModelError(
+            f"{plan.about.model} has a sliding window of {own} keys of its own: headspec gives windows to heads with "
+            "full attention only. Removing heads works."
+        )
+
+
+def _check_heeds_scores(model: Any, layer: int) -> None:
+    """Refuse models whose own attention runs first and is only shown at `hook_attn_scores` (OPT, GPT-Neo)."""
+    if type(model.blocks[layer].attn).__name__ == "AttentionBridge":
+        raise ModelError(
+            f"TransformerLens computes the attention of {identify(model).name} without heeding hook_attn_scores, so a "
+            "window would do nothing: headspec can only remove heads of this model."
+        )
 
 
 def _existing(model: Any, name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headspec.intervene.masks import first_real_key, visible_keys
+from headspec.intervene.masks import HIDDEN, seen_keys, visible_keys
 from headspec.plan.treatments import Window
 
 Hook = Callable[..., Tensor]
@@ -34,20 +34,20 @@ def filling(fills: Mapping[int, np.ndarray]) -> Hook:
 def windowing(windows: Mapping[int, Window]) -> Hook:
     """A hook for `hook_attn_scores` that hides the keys outside each head's window and sinks.
 
-    Hidden keys get the smallest finite score, not −∞: a row of padding, of which everything is hidden, must not
-    become NaN. Right with a KV cache (the queries are the last keys) and with left padding (found in the scores).
+    Hidden keys get nearly the smallest finite score, not −∞: a row of padding, of which everything is masked, must
+    not become NaN. Which tokens are real and where a query stands is read off the masked scores, so this is right with
+    any KV cache and with padding. A key that a hook of yours masks for all heads counts as no token.
     """
     same: dict[Window, list[int]] = {}
     for head, window in windows.items():
         same.setdefault(window, []).append(head)
 
     def narrow(scores: Scores, hook: Any = None) -> Scores:
-        first, lowest = first_real_key(scores), torch.finfo(scores.dtype).min
-        n_queries, n_keys = scores.shape[-2:]
+        seen, lowest = seen_keys(scores), torch.finfo(scores.dtype).min
         narrowed = scores.clone()
         for window, heads in same.items():
-            seen = visible_keys(n_queries, n_keys, window.window, window.sinks, first)
-            narrowed[:, heads] = scores[:, heads].masked_fill(~seen[:, None], lowest)
+            hidden = seen & ~visible_keys(seen, window.window, window.sinks)
+            narrowed[:, heads] = scores[:, heads].masked_fill(hidden[:, None], HIDDEN * lowest)
         return narrowed
 
     return narrow

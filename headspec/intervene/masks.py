@@ -4,32 +4,34 @@ Shapes only: no model, no hooks.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+Seen = Bool[Tensor, "batch query key"]
+MASKED = 0.94
+"""Scores below this part of the smallest finite number are causality's or padding's."""
+HIDDEN = 0.875
+"""What a window hides gets this part of it: no attention either, and a window around it can tell it from padding."""
 
-def visible_keys(
-    n_queries: int, n_keys: int, window: int, sinks: int, first_key: Int[Tensor, " batch"]
-) -> Bool[Tensor, "batch query key"]:
-    """Keys inside the window or among the sinks; what causality and padding hide is not considered here.
 
-    The queries are the last of the keys, as they are with a KV cache. `first_key` is the place of each row's first
-    real token: left padding moves the sinks.
+def seen_keys(scores: Float[Tensor, "batch head query key"]) -> Seen:
+    """The real keys up to each query, by its masked scores; also those that another window has hidden."""
+    return (scores > MASKED * torch.finfo(scores.dtype).min).any(dim=1)
 
-    >>> visible_keys(1, 6, window=2, sinks=1, first_key=torch.tensor([0, 1])).int().tolist()
-    [[[1, 0, 0, 0, 1, 1]], [[1, 1, 0, 0, 1, 1]]]
+
+def visible_keys(seen: Seen, window: int, sinks: int) -> Seen:
+    """Of the keys `seen`, those inside the window and the sinks.
+
+    A query's own key is the last it sees, so a cache may be longer than what was read; sinks are counted in real
+    tokens, so padding on the left moves them.
+
+    >>> seen = torch.tensor([[[1, 1, 1, 1, 1, 1]], [[0, 1, 1, 1, 1, 0]]]).bool()
+    >>> visible_keys(seen, window=2, sinks=1).int().tolist()
+    [[[1, 0, 0, 0, 1, 1]], [[0, 1, 0, 1, 1, 0]]]
     """
-    keys = torch.arange(n_keys, device=first_key.device)
-    queries = torch.arange(n_keys - n_queries, n_keys, device=first_key.device)
-    near = queries[:, None] - keys < window
-    sink = keys - first_key[:, None] < sinks
-    return near | sink[:, None]
-
-
-def first_real_key(scores: Float[Tensor, "batch head query key"]) -> Int[Tensor, " batch"]:
-    """The first key that the last query of each row may see, by its masked scores: 0, or after left padding.
-
-    One head that sees it is enough, so heads that another plan has windowed already do no harm while one is left.
-    """
-    seen = (scores[:, :, -1] > torch.finfo(scores.dtype).min / 2).any(dim=1)
-    return seen.int().argmax(dim=-1)
+    keys = torch.arange(seen.shape[-1], device=seen.device)
+    own = keys.max() - seen.flip(-1).int().argmax(-1)
+    near = own[..., None] - keys < window
+    real = seen.any(dim=1)
+    sink = real & (real.cumsum(-1) <= sinks)
+    return seen & (near | sink[:, None])

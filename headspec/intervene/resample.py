@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headspec.errors import ModelError
 from headspec.heads import HeadId
 from headspec.intervene.hooks import Hook, Z
 from headspec.load.text import as_windows
@@ -29,6 +30,8 @@ def resample_heads(model: Any, heads: Iterable[HeadId | str], tokens: Any, seed:
         tokens: Text, token ids or TokenWindows to draw from; another text than the one that will be read.
         seed: Draws the places. Every call of the model goes on in the same random sequence.
     """
+    if not hasattr(model, "hooks"):
+        raise ModelError(f"{type(model).__name__} has no hooks: resampling needs load_model(name).")
     wanted = sorted({HeadId.parse(head) for head in heads})
     about_of(model).check_heads(wanted)
     banks = _banks(model, wanted, as_windows(tokens, model).tokens)

@@ -78,7 +78,7 @@ def as_windows(tokens: Any, model: Any, least: int = SHORTEST) -> TokenWindows:
     if isinstance(tokens, TokenWindows):
         ids, source = tokens.tokens, tokens.source
     else:
-        ids, source = (tokenize(model, tokens), "text") if isinstance(tokens, str) else (_as_ids(tokens), "tokens")
+        ids, source = (tokenize(model, tokens), "text") if isinstance(tokens, str) else (as_ids(tokens), "tokens")
     if ids.ndim == 1:
         _check_length(len(ids), least)
         window = min(len(ids), identity.context)
@@ -135,7 +135,8 @@ def _window(window: int | None, n_tokens: int, context: int) -> int:
     return min(window or context, n_tokens)
 
 
-def _as_ids(tokens: Any) -> Tensor:
+def as_ids(tokens: Any) -> Tensor:
+    """Token ids as a tensor of int64, of one or two axes."""
     wanted = "want whole numbers, [window, token] or one sequence"
     try:
         ids = torch.as_tensor(tokens)

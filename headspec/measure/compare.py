@@ -16,7 +16,8 @@ from torch import Tensor
 from headspec.errors import ModelError
 from headspec.measure.texts import ScoredText
 
-Logits = Float[Tensor, "window query vocabulary"]
+Logits = Float[Tensor, "window query _"]
+"""Over the vocabulary; two models' need not fit, which is checked."""
 QUERIES_AT_ONCE = 256
 """Queries whose log-probabilities over the vocabulary are in memory together."""
 
@@ -64,7 +65,7 @@ def logits_of(model: Callable[[Tensor], Any], tokens: Int[Tensor, "window token"
     parameter = next(_parameters(model), None)
     found = model(tokens if parameter is None else tokens.to(parameter.device))
     logits = getattr(found, "logits", found)
-    if not isinstance(logits, Tensor) or logits.shape[:2] != tokens.shape:
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
         raise ModelError(f"{type(model).__name__} gave no logits [window, token, vocabulary] for token ids.")
     return logits
 
@@ -85,8 +86,9 @@ def _sums(before: Logits, after: Logits, targets: Int[Tensor, "window query"]) -
     p, q = before.float().log_softmax(-1), after.float().log_softmax(-1)
     wanted = targets[..., None]
     top_p, top_q = p.argmax(-1), q.argmax(-1)
+    kl = torch.where(p.isneginf(), 0, p.exp() * (p - q)).sum(-1)  # 0 · ∞ counts as 0
     per_query = torch.stack([
-        -p.gather(-1, wanted)[..., 0], -q.gather(-1, wanted)[..., 0], (p.exp() * (p - q)).sum(-1),
+        -p.gather(-1, wanted)[..., 0], -q.gather(-1, wanted)[..., 0], kl,
         (top_p == top_q).float(), (top_p == targets).float(), (top_q == targets).float(),
     ])  # fmt: skip
     return per_query.double().sum(-1).cpu()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
+Statistic = np.ndarray | np.floating
+"""A statistic along an axis: one number for one sample, an array for many."""
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
@@ -19,11 +21,23 @@ class Estimate:
     low: float
     high: float
 
+    def to_dict(self) -> dict[str, float | str | None]:
+        """Plain values for JSON, which has no NaN (null) and no infinity (a word)."""
+        return {
+            name: None if math.isnan(value) else value if math.isfinite(value) else str(value)
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float | str | None]) -> "Estimate":
+        """Read back what `to_dict` wrote."""
+        return cls(**{name: math.nan if value is None else float(value) for name, value in values.items()})
+
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int = 0) -> Estimate:
+def estimate(statistic: Callable[..., Statistic], *samples: np.ndarray, seed: int = 0) -> Estimate:
     """A statistic of samples with one number a window, and its percentile bootstrap interval (Efron 1979).
 
     Windows are drawn together from all samples (a *paired* bootstrap): what one window adds to both sides cancels.
@@ -46,21 +60,21 @@ def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: i
     return Estimate(value, float(found.low), float(found.high))
 
 
-def mean(sample: np.ndarray, axis: int = -1) -> np.ndarray:
+def mean(sample: np.ndarray, axis: int = -1) -> Statistic:
     """The mean of a sample."""
     return sample.mean(axis)
 
 
-def increase(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
+def increase(before: np.ndarray, after: np.ndarray, axis: int = -1) -> Statistic:
     """How much larger the mean of `after` is."""
     return after.mean(axis) - before.mean(axis)
 
 
-def perplexity(losses: np.ndarray, axis: int = -1) -> np.ndarray:
+def perplexity(losses: np.ndarray, axis: int = -1) -> Statistic:
     """exp of the mean loss in nats a token."""
     return np.exp(losses.mean(axis))
 
 
-def perplexity_increase(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
+def perplexity_increase(before: np.ndarray, after: np.ndarray, axis: int = -1) -> Statistic:
     """Relative increase of the perplexity: 0.02 is 2 % more."""
     return np.expm1(increase(before, after, axis))

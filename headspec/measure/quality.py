@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import numpy as np
 from torch import Tensor
 
 from headspec.errors import RecordError, TextError
@@ -69,12 +68,11 @@ class QualityReport:
         return [(name.replace("_", " "), "n/a" if value is None else str(value)) for name, value in estimates.items()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; limits that do not exist become null."""
-        values = asdict(self)
-        for value in values.values():
-            if isinstance(value, dict):
-                value.update({name: None for name, number in value.items() if not np.isfinite(number)})
-        return {"schema": SCHEMA, **values}
+        """Plain values for JSON; limits that do not exist become null, infinity a word."""
+        values = vars(self).items()
+        return {"schema": SCHEMA} | {
+            name: value.to_dict() if isinstance(value, Estimate) else value for name, value in values
+        }
 
     def save(self, path: Path | str) -> Path:
         """Write the report as JSON."""
@@ -88,7 +86,7 @@ class QualityReport:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             if values.pop("schema", None) != SCHEMA:
                 raise RecordError(f"{path} is not a {SCHEMA}.")
-            return cls(**{name: _estimate(value) for name, value in values.items()})
+            return _checked(cls(**{name: _estimate(value) for name, value in values.items()}))
         except RecordError:
             raise
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -196,6 +194,13 @@ def _on_needles(found: Comparison | None, seed: int) -> dict[str, Any]:
 
 
 def _estimate(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return Estimate(**{name: float("nan") if number is None else number for name, number in value.items()})
+    return Estimate.from_dict(value) if isinstance(value, dict) else value
+
+
+def _checked(report: QualityReport) -> QualityReport:
+    """Refuse a report whose values are not what the fields say."""
+    for field, kind in get_type_hints(QualityReport).items():
+        value = getattr(report, field)
+        if not isinstance(value, kind):
+            raise TypeError(f"{field} is {value!r}")
+    return report

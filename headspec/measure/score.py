@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headspec.errors import TextError
-from headspec.load.text import tokenize
+from headspec.errors import ModelError, TextError
+from headspec.load.text import as_ids, tokenize
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,22 +44,25 @@ def score(model: Any, prompt: Any, continuation: Any, *, cache: Any = None) -> S
         cache: The KV cache to read through: one with a policy, say; a fresh DynamicCache by default.
 
     Raises:
-        TextError: Nothing to score, or shapes that do not fit.
+        TextError: Nothing to score, shapes that do not fit, unknown ids, or more tokens than the context.
     """
     front, rest = _ids(model, prompt), _ids(model, continuation)
-    if len(front) != len(rest) or 0 in (front.shape[1], rest.shape[1]):
+    if len(front) != len(rest) or 0 in (*front.shape, *rest.shape):
         raise TextError(f"prompt {tuple(front.shape)} and continuation {tuple(rest.shape)}: want [batch, token] each.")
     if cache is None:
         from transformers import DynamicCache
 
         cache = DynamicCache()
     inner = getattr(model, "huggingface", model)
+    _check_ids(inner, torch.cat([front, rest], dim=1))
     device = next(inner.parameters()).device
     front, rest = front.to(device), rest.to(device)
+    # Told, not counted from the cache: one that drops keys is shorter than what was read.
+    positions = torch.arange(front.shape[1], front.shape[1] + rest.shape[1] - 1, device=device)[None]
     with torch.no_grad():
         logits = [_logits(inner(front, past_key_values=cache))[:, -1:]]
         if rest.shape[1] > 1:
-            logits.append(_logits(inner(rest[:, :-1], past_key_values=cache)))
+            logits.append(_logits(inner(rest[:, :-1], past_key_values=cache, position_ids=positions)))
     log_p = torch.cat(logits, dim=1).float().log_softmax(-1)
     return Score(log_p.gather(-1, rest[..., None])[..., 0], log_p.argmax(-1) == rest)
 
@@ -69,7 +72,18 @@ def _logits(output: Any) -> Tensor:
 
 
 def _ids(model: Any, text: Any) -> Int[Tensor, "batch token"]:
-    ids = tokenize(model, text) if isinstance(text, str) else torch.as_tensor(text)
-    if ids.is_floating_point() or ids.ndim not in (1, 2):
-        raise TextError(f"token ids of shape {tuple(ids.shape)}, {ids.dtype}: want whole numbers, [batch, token].")
-    return torch.atleast_2d(ids)
+    if isinstance(text, str):
+        if not hasattr(model, "tokenizer"):
+            raise ModelError(f"{type(model).__name__} has no tokenizer: give token ids.")
+        return tokenize(model, text)[None]
+    return torch.atleast_2d(as_ids(text))
+
+
+def _check_ids(model: Any, ids: Int[Tensor, "batch token"]) -> None:
+    """Refuse ids beyond the vocabulary, and more tokens than the context, where the model says what these are."""
+    config = getattr(model, "config", None) or getattr(getattr(model, "original_model", None), "config", None)
+    vocabulary, context = getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
+    if vocabulary is not None and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise TextError(f"token ids from {int(ids.min())} to {int(ids.max())}: this model knows 0–{vocabulary - 1}.")
+    if context is not None and ids.shape[1] > context:
+        raise TextError(f"{ids.shape[1]} tokens are beyond the model's context of {context}: shorten the prompt.")

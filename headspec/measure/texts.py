@@ -47,7 +47,7 @@ def repeats_text(identity: Identity, n_repeats: int, seed: int = 0) -> ScoredTex
     None where the context is too short for two copies, or no repeats are asked for.
     """
     length, n_repeats = repeats_for(identity.context, n_repeats)
-    if n_repeats == 0:
+    if n_repeats < 1:
         return None
     tokens = repeated_tokens(identity.vocabulary, length, n_repeats, identity.bos, seed)
     return ScoredText(tokens, length + 1, f"random tokens twice (2 × {length})")

@@ -31,6 +31,8 @@ def plan_heads(source: Any, treatments: Pairs, profile: HeadProfile | None = Non
     Raises:
         HeadspecError: An unknown or repeated head, an unknown treatment, or a fill that needs a profile.
     """
+    if seed < 0:
+        raise HeadspecError(f"seed {seed}: want 0 or more.")
     profile = source if isinstance(source, HeadProfile) else profile
     about = about_of(source, profile, seed)
     chosen: dict[HeadId, Treatment] = {}
@@ -40,7 +42,7 @@ def plan_heads(source: Any, treatments: Pairs, profile: HeadProfile | None = Non
             raise HeadspecError(f"{head} is in the plan twice, as {chosen[head]} and as {what}: choose one.")
         chosen[head] = parse_treatment(what)
     about.check_heads(chosen)
-    removed = {head: what.fill for head, what in chosen.items() if isinstance(what, Remove)}
+    removed = {head: Fill(what.fill) for head, what in chosen.items() if isinstance(what, Remove)}
     fills = {head: fill_vector(head, fill, about, profile) for head, fill in removed.items()}
     return HeadPlan(about, chosen, fills)
 
@@ -75,7 +77,7 @@ def make_plan(
             return Window(verdict.window, sinks)
         return KEEP
 
-    Remove(fill)  # type: ignore[arg-type]  # a fill that does not exist is refused also where no head is dead
+    Remove(fill)  # a fill that does not exist is refused also where no head is dead
     return plan_heads(head_map, {verdict.head: treat(verdict) for verdict in head_map}, profile, seed)
 
 

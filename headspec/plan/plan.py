@@ -21,7 +21,7 @@ from headspec.errors import HeadspecError, RecordError
 from headspec.files import write_whole
 from headspec.heads import HeadId
 from headspec.plan.about import PlanAbout
-from headspec.plan.treatments import KEEP, Compress, Keep, Remove, Treatment, Window, parse_treatment
+from headspec.plan.treatments import KEEP, Compress, Fill, Keep, Remove, Treatment, Window, parse_treatment
 
 SCHEMA = "headspec.HeadPlan/1"
 
@@ -51,10 +51,12 @@ class HeadPlan:
             raise HeadspecError(
                 f"no fill vector for removed heads {', '.join(missing)}: make the plan with plan_heads."
             )
-        fills = {head: np.asarray(self.fills[head], np.float32) for head in removed}
+        fills = {head: np.array(self.fills[head], np.float32) for head in removed}  # copies: nobody else changes them
         for head, fill in fills.items():
             if fill.shape != (self.about.d_head,) or not np.isfinite(fill).all():
                 raise HeadspecError(f"the fill vector of {head} must be {self.about.d_head} finite numbers.")
+            if treated[head] == Remove(Fill.ZERO) and fill.any():
+                raise HeadspecError(f"{head} is to be replaced by zero, but its fill vector is not zero.")
         for head, what in treated.items():
             if isinstance(what, Window) and max(what.window, what.sinks) > self.about.context:
                 raise HeadspecError(f"{head}: {what} is beyond the model's context of {self.about.context} keys.")
@@ -78,6 +80,10 @@ class HeadPlan:
         return same and all(np.array_equal(fill, other.fills[head]) for head, fill in self.fills.items())
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Plans can be copied and sent to other processes."""
+        return type(self), (self.about, dict(self.treatments), dict(self.fills), self.certificate)
 
     def __or__(self, other: "HeadPlan") -> "HeadPlan":
         """Both plans together; where both treat a head, the right one counts."""
@@ -147,7 +153,10 @@ class HeadPlan:
             "fills": hashlib.sha256(vectors).hexdigest(),
             "certificate": None if self.certificate is None else dict(self.certificate),
         }  # fmt: skip
-        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise HeadspecError(f"the certificate must be plain, finite values for JSON: {error}.") from error
         write_whole(path.with_suffix(".safetensors"), lambda temporary: temporary.write_bytes(vectors))
         return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -159,7 +168,8 @@ class HeadPlan:
             values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
             if values.get("schema") != SCHEMA:
                 raise RecordError(f"not a {SCHEMA} but {values.get('schema', 'something else')}.")
-            treatments = {HeadId.parse(head): parse_treatment(what) for head, what in values["treatments"].items()}
+            pairs = [(HeadId.parse(head), parse_treatment(what)) for head, what in values["treatments"].items()]
+            treatments = dict(_no_duplicates(pairs))
             vectors = path.with_suffix(".safetensors").read_bytes()
             if hashlib.sha256(vectors).hexdigest() != values["fills"]:
                 raise RecordError(f"{path.with_suffix('.safetensors').name} beside it belongs to another plan.")
@@ -194,9 +204,8 @@ def _json_path(path: Path | str) -> Path:
     return path
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    twice = sorted(str(name) for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     if twice:
         raise RecordError(f"{', '.join(twice)} stands there twice.")
     return dict(pairs)

@@ -37,7 +37,7 @@ class Keep:
 class Remove:
     """The head is not computed; a constant takes the place of its z."""
 
-    fill: Fill = Fill.MEAN
+    fill: Fill | str = Fill.MEAN
 
     def __post_init__(self) -> None:
         if self.fill not in tuple(Fill):
@@ -76,7 +76,8 @@ class Compress:
         if self.policy not in POLICIES:
             raise HeadspecError(f"policy {self.policy!r}: choose one of {', '.join(POLICIES)}.")
         share = isinstance(self.budget, float) and 0 < self.budget < 1
-        if not share and not (isinstance(self.budget, int) and self.budget >= 1):
+        number = isinstance(self.budget, int) and not isinstance(self.budget, bool) and self.budget >= 1
+        if not share and not number:
             raise HeadspecError(f"budget {self.budget!r}: want a share of the keys like 0.5, or a number of keys.")
 
     def __str__(self) -> str:
@@ -107,7 +108,7 @@ def parse_treatment(text: "str | Treatment") -> Treatment:
             window, plus, sinks = rest[0].partition("+")
             return Window(int(window), int(sinks) if plus else SINKS)
         if kind == "compress" and len(rest) == 2:
-            return Compress(rest[0], float(rest[1]) if "." in rest[1] else int(rest[1]))
+            return Compress(rest[0], float(rest[1]) if set(rest[1]) & set(".e") else int(rest[1]))
     except HeadspecError:
         raise
     except ValueError:

@@ -20,7 +20,7 @@ from headspec.load.identity import identify
 from headspec.load.plain import as_plain
 from headspec.measure.texts import ScoredText, scored_text
 from headspec.plan.make import about_of, fill_vector
-from headspec.plan.treatments import Remove, Treatment, Window, parse_treatment
+from headspec.plan.treatments import Fill, Remove, Treatment, Window, parse_treatment
 from headspec.probe.profile import HeadProfile
 from headspec.search.importance import HeadImportance
 from headspec.search.layerwise import LayerWise, Residual, Z
@@ -80,7 +80,7 @@ class _Changes:
         self.fills: dict[Treatment, Float[Tensor, "layer head d_head"]] = {}
         for what in treatments:
             if isinstance(what, Remove):
-                fills = [[fill_vector(head, what.fill, about, profile) for head in row] for row in heads]
+                fills = [[fill_vector(head, Fill(what.fill), about, profile) for head in row] for row in heads]
                 self.fills[what] = torch.from_numpy(np.array(fills)).to(layers.device)
             elif not isinstance(what, Window):
                 raise HeadspecError(f"{what}: gradients predict removal and windows only.")

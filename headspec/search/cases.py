@@ -72,6 +72,9 @@ def curve_cases(
         raise HeadspecError(f"the ranking {name} names a head twice.")
     doubled = {2**power for power in range(len(heads).bit_length())} | {len(heads)}
     sizes = sorted(size for size in doubled if size <= len(heads)) if sizes is None else sizes
+    wrong = [size for size in sizes if not 0 <= size <= len(heads)]
+    if wrong:
+        raise HeadspecError(f"sizes {wrong}: the ranking {name} has {len(heads)} heads.")
     plan = plan_heads(profile, dict.fromkeys(heads, what))
     return [Case("curve", f"{what} by {name}, {size} heads", plan.only(heads[:size])) for size in sizes]
 

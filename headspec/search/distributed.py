@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headspec.errors import HeadspecError
+from headspec.errors import HeadspecError, ModelError
 from headspec.load.identity import Identity
 from headspec.load.plain import PlainModel
 from headspec.measure.compare import Comparison
@@ -61,7 +61,7 @@ def measure_on_ray(
 
     Raises:
         HeadspecError: No Ray, or none at that address; or workers died 4 times over one share.
-        ModelError: As in the fast engine.
+        ModelError: As in the fast engine, or for a model that cannot be pickled.
     """
     if n_workers is not None and n_workers < 1:
         raise HeadspecError(f"n_workers {n_workers}: want 1 or more.")
@@ -76,7 +76,7 @@ def measure_on_ray(
         n_cpus = cpus_each(nodes, n_workers)
         # Ray would retry without end what its memory monitor has killed, so it is we who count.
         task = ray.remote(_measure_share).options(num_cpus=n_cpus, max_retries=0)
-        packed = ray.put(_pack(model, texts))
+        packed = _send(ray, model, texts)
         shares = cut_into_shares(cases, model.identity, n_workers)
         for share, measured in _as_finished(ray, shares, lambda share: task.remote(packed, share, n_cpus), n_workers):
             yield from ((share[number], comparisons) for number, comparisons in measured)
@@ -114,24 +114,39 @@ def _as_finished(
     """Keep so many shares running, and yield each as it is finished."""
     waiting = deque((share, 0) for share in shares)
     running: dict[Any, tuple[list[Case], int]] = {}
+
+    def fill() -> None:
+        while waiting and len(running) < n_workers:
+            share, deaths = waiting.popleft()
+            running[start(share)] = share, deaths
+
     try:
-        while waiting or running:
-            while waiting and len(running) < n_workers:
-                share, deaths = waiting.popleft()
-                running[start(share)] = share, deaths
+        fill()
+        while running:
             ready = ray.wait(list(running))[0][0]
             share, deaths = running.pop(ready)
             try:
                 measured = ray.get(ready)
             except ray.exceptions.RayTaskError as error:  # no worker has died: it would happen again
-                raise error.cause from error
+                raise _cause(ray, error) from error
             except ray.exceptions.RayError as error:
+                measured = []
                 waiting.append((share, _died(share, deaths + 1, error)))
-                continue
+            fill()  # before the caller takes its time over the rows
             yield share, measured
     finally:
         for left in running:  # or a Ray of the user's would go on with them
             ray.cancel(left, force=True)
+
+
+def _cause(ray: Any, error: Any) -> Exception:
+    """What went wrong in a worker, as it was raised there."""
+    if not isinstance(error.cause, ray.exceptions.RayError):
+        return error.cause
+    return HeadspecError(
+        f"Ray's workers cannot read what is sent to them ({str(error.cause).splitlines()[0]}): every machine of the "
+        "cluster needs the headspec that is installed here."
+    )
 
 
 def _died(share: list[Case], deaths: int, error: Exception) -> int:
@@ -153,12 +168,28 @@ def _measure_share(packed: Packed, share: list[Case], n_cpus: int) -> Measured:
     return [(numbers[id(case)], measured) for case, measured in measure_fast(_unpack(packed), share, packed[2])]
 
 
+def _send(ray: Any, model: PlainModel, texts: Sequence[ScoredText]) -> Any:
+    """Put the model where the workers find it; without a tokenizer, which they do not need."""
+    try:
+        return ray.put(_pack(model, texts))
+    except TypeError as error:  # what Ray says itself runs to pages
+        raise ModelError(
+            f'{model.name} cannot be sent to Ray\'s workers ({error.__cause__ or error}): use engine="fast".'
+        ) from None
+
+
 def _pack(model: PlainModel, texts: Sequence[ScoredText]) -> Packed:
     """The model without weights, and these as numpy arrays, which Ray's workers map into memory without a copy."""
     weights = _weights(model.huggingface)
-    empty = {id(weight): nn.Parameter(weight.to("meta"), requires_grad=False) for weight in weights}
+    empty: dict[int, Any] = {id(weight): nn.Parameter(weight.to("meta"), requires_grad=False) for weight in weights}
     arrays = [weight.detach().contiguous().flatten().view(torch.uint8).numpy() for weight in weights]
-    return PlainModel(copy.deepcopy(model.huggingface, empty), model.name), arrays, texts
+    emptied = copy.deepcopy(model.huggingface, empty)
+    for module in emptied.modules():  # transformers' recorders of hidden states cannot be sent; it makes new ones
+        module.__dict__.pop("_output_capturing_hooks_installed", None)
+        for number, hook in [*module._forward_hooks.items()]:
+            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                del module._forward_hooks[number]
+    return PlainModel(emptied, model.name), arrays, texts
 
 
 def _unpack(packed: Packed) -> PlainModel:
@@ -197,10 +228,10 @@ def _start(ray: Any, address: str) -> None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
         if host:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), CONNECTING_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTING_S).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise HeadspecError(
-            f"no Ray at {address!r} ({error}): is it running there (`ray start --head`)? Leave address and RAY_ADDRESS "
-            "out to use this machine alone."
+            f"no Ray at {address!r} ({error}): is it running there (`ray start --head`), and does it want a token "
+            "(RAY_AUTH_MODE=token)? Leave address and RAY_ADDRESS out to use this machine alone."
         ) from error

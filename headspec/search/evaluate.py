@@ -12,8 +12,7 @@ from headspec.measure.estimate import estimate, mean, perplexity_increase
 from headspec.measure.texts import repeats_text, scored_text
 from headspec.plan.plan import HeadPlan
 from headspec.search.cases import Case
-from headspec.search.fast import Stream
-from headspec.search.layerwise import LayerWise
+from headspec.search.fast import Stream, check_layer_by_layer
 from headspec.search.point import Point
 
 LEAST_INDUCTION = 0.1
@@ -27,9 +26,8 @@ class Evaluator:
         self.model, self.seed = as_plain(model), seed
         texts = [scored_text(self.model, tokens), repeats_text(self.model.identity, n_repeats, seed)]
         self.texts = [text for text in texts if text is not None]
-        layers = LayerWise(self.model)
+        layers = check_layer_by_layer(self.model, self.texts)
         with torch.no_grad():
-            layers.check(self.texts[0].tokens[:1])
             self.streams = [Stream(layers, text) for text in self.texts]
         self.n_measured = 0
 

@@ -103,13 +103,21 @@ class Stream:
         return self.z(what)[windows][:, :, head.head]
 
 
+def check_layer_by_layer(model: PlainModel, texts: Sequence[ScoredText]) -> LayerWise:
+    """Refuse models that cannot be run layer by layer, on a window of each text."""
+    layers = LayerWise(model)
+    with torch.no_grad():
+        for text in texts:
+            layers.check(text.tokens[:1])
+    return layers
+
+
 def measure_fast(
     model: PlainModel, cases: Sequence[Case], texts: Sequence[ScoredText]
 ) -> Iterator[tuple[Case, list[Comparison]]]:
-    """Measure cases on texts, layer by layer; yields each as soon as it is done."""
+    """Measure cases on texts, layer by layer; yields each as soon as it is done. See `check_layer_by_layer`."""
     layers = LayerWise(model)
     with torch.no_grad():
-        layers.check(texts[0].tokens[:1])
         streams = [Stream(layers, text) for text in texts]
         for layer in range(len(layers.layers)):
             here = [case for case in cases if case.first_layer == layer]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headspec.errors import ModelError
-from headspec.intervene.plain import head_masks, plan_on_plain
+from headspec.intervene.plain import causal_mask, head_masks, plan_on_plain
 from headspec.load.layout import attention_apart_from_mlp, attention_layers, final_norm
 from headspec.load.plain import PlainModel
 from headspec.plan.plan import HeadPlan
@@ -51,8 +51,10 @@ class LayerWise:
     def z(self, layer: int, residual: Residual, given: dict[str, Any], window: Window | None = None) -> Z:
         """What each head of a layer mixes; with `window`, as if each of them had that window."""
         if window is not None:
+            mask = given.get("attention_mask")
+            mask = causal_mask(residual.shape[1], residual.device) if mask is None else mask
             windows = dict.fromkeys(range(self.n_heads), window)
-            given = {**given, "attention_mask": head_masks(residual.shape[1], windows, self.n_heads, residual.device)}
+            given = {**given, "attention_mask": head_masks(mask, windows, self.n_heads)}
         caught: list[Tensor] = []
 
         def catch(module: Any, inputs: tuple[Tensor]) -> None:

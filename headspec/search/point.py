@@ -1,6 +1,5 @@
 """A measured plan: how large, how damaging. Plain data, and which of many are worth having."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +40,7 @@ class Point:
         return {
             "removed": len(self.plan.heads(Remove)), "windowed": len(self.plan.heads(Window)),
             "kv_share": self.kv_share, "removed_share": self.removed_share,
-            **{name: plain_estimate(getattr(self, name)) for name in measures},
+            **{name: None if (found := getattr(self, name)) is None else found.to_dict() for name in measures},
         }  # fmt: skip
 
 
@@ -58,10 +57,3 @@ def pareto_front(points: Iterable[Point], count_weights: bool = True) -> list[Po
 
     front = [point for point in every if not any(better(other, point) for other in every)]
     return sorted(front, key=lambda point: (point.kv_share, point.kl.value))
-
-
-def plain_estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
-    """An estimate for JSON: limits that do not exist are null."""
-    if estimate is None:
-        return None
-    return {name: value if math.isfinite(value) else None for name, value in vars(estimate).items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from headspec.errors import HeadspecError
+from headspec.errors import HeadspecError, ModelError
 from headspec.files import writable_folder
 from headspec.load.identity import identify
 from headspec.load.plain import as_plain
@@ -17,13 +17,15 @@ from headspec.measure.compare import Comparison
 from headspec.measure.texts import ScoredText, repeats_text, scored_text
 from headspec.plan.plan import check_applicable
 from headspec.search.cases import Case
-from headspec.search.fast import measure_fast
+from headspec.search.fast import check_layer_by_layer, measure_fast
 from headspec.search.hooked import measure_hooked
 from headspec.search.rows import make_row
-from headspec.search.table import TABLE, RowLog, SweepTable
+from headspec.search.table import TABLE, RowLog, SweepTable, plain
 
 Measure = Callable[[Any, Sequence[Case], Sequence[ScoredText]], Iterator[tuple[Case, list[Comparison]]]]
 ENGINES = ("fast", "hooks", "ray")
+SAMPLED = 256
+"""Numbers of each weight that its digest holds beside a checksum of all."""
 
 
 def sweep(
@@ -59,23 +61,26 @@ def sweep(
         RecordError: A plan was made for another model, or `out` holds a sweep of another configuration.
         HeadspecError: An unknown engine, no cases, or plans that cannot be applied.
     """
-    _check(cases, engine)
+    _check(cases, engine, n_repeats)
+    measure = _engine(engine, ray_options)
     model = model if engine == "hooks" else as_plain(model)
     identity = identify(model)
     for case in cases:
         case.plan.about.check_model(identity)
         check_applicable(case.plan)
     texts = [scored_text(model, tokens), repeats_text(identity, n_repeats, seed)]
+    if engine != "hooks":
+        check_layer_by_layer(model, [text for text in texts if text is not None])
     settings = sweep_settings(model, texts)
     log = RowLog(writable_folder(Path(out)), settings) if out is not None else None
     finished = dict(log.finished) if log is not None else {}
     wanted = {case.key: case for case in cases}
     left = [case for key, case in wanted.items() if key not in finished]
-    measure = _engine(engine, ray_options)
     with tqdm(total=len(wanted), initial=len(wanted) - len(left), unit="case", delay=2, disable=not progress,
               file=sys.stderr) as bar:  # fmt: skip
         for case, measured in measure(model, left, [text for text in texts if text is not None]) if left else ():
-            finished[case.key] = make_row(case, measured[0], measured[1] if len(measured) > 1 else None)
+            row = make_row(case, measured[0], measured[1] if len(measured) > 1 else None)
+            finished[case.key] = {name: plain(value) for name, value in row.items()}
             if log is not None:
                 log.append(finished[case.key])
             bar.update()
@@ -98,12 +103,21 @@ def sweep_settings(model: Any, texts: Sequence[ScoredText | None]) -> dict[str, 
     }  # fmt: skip
 
 
-def weights_digest(model: Any, numbers: int = 256) -> str:
-    """SHA-256 of the first numbers of every weight: tells models of one name apart, in milliseconds."""
-    inner = getattr(model, "huggingface", None) or model.original_model
+def weights_digest(model: Any) -> str:
+    """SHA-256 of a checksum of every weight and of a sample of its numbers: tells models of one name apart, quickly.
+
+    A bridge has that of its Hugging Face model, unless its weights were edited.
+    """
+    try:
+        inner = as_plain(model).huggingface
+    except ModelError:
+        inner = model.original_model
     digest = hashlib.sha256()
     for parameter in inner.parameters():
-        digest.update(parameter.detach().flatten()[:numbers].to("cpu", torch.float32).numpy().tobytes())
+        whole = parameter.detach().flatten()
+        bits = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()])
+        sample = bits[:: max(1, len(bits) // SAMPLED)].to("cpu", torch.int64)
+        digest.update(bits.sum(dtype=torch.int64).cpu().numpy().tobytes() + sample.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -117,7 +131,9 @@ def _engine(engine: str, ray_options: dict[str, Any]) -> Measure:
     return measure_fast if engine == "fast" else measure_hooked
 
 
-def _check(cases: Sequence[Case], engine: str) -> None:
+def _check(cases: Sequence[Case], engine: str, n_repeats: int) -> None:
+    if n_repeats < 0:
+        raise HeadspecError(f"n_repeats={n_repeats}: want 0 or more.")
     if engine not in ENGINES:
         raise HeadspecError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}.")
     if not cases:

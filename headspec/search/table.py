@@ -62,7 +62,7 @@ class RowLog:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row and wait until it is on the disk."""
-        line = json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False)
+        line = json.dumps({name: plain(value) for name, value in row.items()}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
@@ -78,7 +78,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         found = values.pop("schema", None)
     except FileNotFoundError as error:
         raise RecordError(f"no sweep in {folder}: `headspec sweep MODEL --out {folder}` makes one.") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}): choose another folder.") from error
     if found != SCHEMA:
         raise RecordError(f"{path} is not a {SCHEMA} but {found or 'something else'}: choose another folder.")
@@ -92,7 +92,10 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
+        if not all(isinstance(row, dict) and isinstance(row.get("key"), str) for row in rows):
+            raise ValueError("a line that is no row")
+        return rows
     except ValueError as error:
         raise RecordError(f"{path} is damaged ({error}): delete the folder, or choose another.") from error
 
@@ -110,5 +113,6 @@ def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], folder: Pat
         raise RecordError(f"{folder} holds a sweep of another configuration ({differences}): choose another folder.")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a row for JSON, which has no NaN and no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

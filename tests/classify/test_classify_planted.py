@@ -5,7 +5,7 @@ import pytest
 from planted import CONTEXT, D_HEAD, HEADS, VOCABULARY, planted_model, planted_text
 
 from headspec.classify.evidence import judged_windows
-from headspec.classify.head_map import HeadStatus, HeadMap, HeadVerdict, Trait
+from headspec.classify.head_map import HeadMap, HeadStatus, HeadVerdict, Trait
 from headspec.classify.rules import classify_heads
 from headspec.heads import HeadRole
 from headspec.probe.collect import probe_heads
