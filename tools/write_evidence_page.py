@@ -20,7 +20,7 @@ from headspec.search.attribution import attribute_heads
 from headspec.search.cases import Case, control_cases, curve_cases, single_cases
 from headspec.search.evidence import predictors
 from headspec.search.sweep import sweep
-from headspec.show.prediction import prediction
+from headspec.show.forecasts import prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 TREATMENTS = ("mean", "zero", "window:8", "window:16", "window:32")
@@ -32,6 +32,19 @@ HEADER = """# Evidence: which cheap number predicts harm?
 forecasts on `select.txt`, 16 × 512 tokens, and on 8 × 511 repeated random tokens; plans judged on `certify.txt`). One small model: it
 shows what to look at, not what holds on Pythia. For your model: `headspec sweep`, then `headspec.search.evidence.predictors`.*
 
+"""
+
+READING = """
+## What follows
+
+- **Removal**: what a head writes relative to the residual predicts it (output spread, relative output norm), shape does not: entropy
+  and maximum point the wrong way (heads that look sharp matter more). On *repeated tokens* only numbers from repeated tokens predict.
+- **Windows**: the output error predicts best without gradients, attention mass in window + sinks well; the size of the output says nothing.
+- **The Fisher forecast predicts both**, in nats: one number for any treatment. It falls short for large effects.
+- **Text alone misleads**: the textbook rules call L2H0 dead; on text that costs about 1 %, on repeated tokens most of a nat.
+- **The defaults**: windows by rule cost next to nothing and leave room (`search` windows more heads). The dead *candidates* are not all dead
+  together: jointly they cost more on repeated tokens than their single effects suggest. That is why they are candidates, and why only what
+  `search` confirms is removed by default.
 """
 
 
@@ -48,7 +61,13 @@ def main() -> None:
     correlations = predictors(table, profile, on_text, on_repeats)
     figure = prediction(correlations, DRAWN, "What predicts the harm of treating one head: demo model, 32 heads")
     figure.savefig(ROOT / "docs" / "images" / "evidence.png", dpi=130)
-    page = HEADER + _correlations(correlations) + _joint(model, profile, select, on_text) + _rules(model, profile)
+    page = (
+        HEADER
+        + _correlations(correlations)
+        + _joint(model, profile, select, on_text)
+        + _rules(model, profile)
+        + READING
+    )
     (ROOT / "docs" / "evidence.md").write_text(page, encoding="utf-8")
 
 

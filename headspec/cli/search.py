@@ -77,7 +77,7 @@ def _save_search(found: "SearchResult", folder: Path) -> list[str]:
     """The plan, its certificate, the head map, and the Pareto front as figures and rows."""
     from headspec.pipeline import HEAD_MAP
     from headspec.show.page import save_page
-    from headspec.show.pareto import pareto, pareto_png
+    from headspec.show.tradeoff import pareto, pareto_png
 
     found.plan.save(folder / "plan.json")
     certificate = json.dumps({"within_budget": found.within_budget, **found.certificate}, indent=1) + "\n"

@@ -23,7 +23,7 @@ from headspec.plan.treatments import Remove, Window
 from headspec.search.cases import Case
 from headspec.search.layerwise import LayerWise, Residual, Z
 
-TOKENS_AT_ONCE = 4096
+TOKENS_AT_ONCE = 2048
 """Tokens that go through the model together: enough for efficient matrix products, bounded in memory."""
 
 

@@ -1,8 +1,8 @@
 """Makes figures of records; computes nothing.
 
 `headspec.show.attention(model, text, heads)` draws patterns in Jupyter; `headspec.show.draw_all` writes the PNGs.
-`roles`, `statistic`, `offsets`, `by_position` and `clusters` return plotly figures; `save_page` writes one as a page
-that works offline, `save_all` writes all of an analysis.
+`roles`, `statistic`, `offsets`, `by_position`, `clusters` and `pareto` return plotly figures; `save_page` writes one as
+a page that works offline, `save_all` writes all of an analysis.
 """
 
 from importlib import import_module
@@ -15,6 +15,8 @@ _NAMES = {
     "interactive": ("roles", "statistic"),
     "reach": ("offsets",),
     "groups": ("by_position", "clusters"),
+    "tradeoff": ("pareto", "pareto_png"),
+    "forecasts": ("prediction",),
     "page": ("save_page", "save_all"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -87,11 +87,14 @@ def test_going_on_from_any_layer_gives_the_logits_of_the_model_in_one_piece(fami
     assert close(layers.unembedding(layers.on(layer, *upto(layers, layer, tokens))), model(tokens))
 
 
-def test_what_blocks_are_given_for_one_window_does_for_any_number_of_them() -> None:
-    model, tokens = plain("llama-grouped"), ids(5, 40)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_blocks_are_given_does_for_any_number_of_windows(attention: str) -> None:
+    model, tokens = new_plain("llama-grouped"), ids(5, 40)
+    model.huggingface.set_attn_implementation(attention)
     layers = LayerWise(model)
-    _, given = layers.enter(tokens[3:4])
-    assert close(layers.unembedding(layers.on(0, layers.enter(tokens)[0], given)), model(tokens))
+    _, given = layers.enter(tokens[:3])
+    for some in (tokens[3:4], tokens[:2], tokens):
+        assert close(layers.unembedding(layers.on(0, layers.enter(some)[0], given)), model(some))
 
 
 def test_embeddings_that_the_model_scales_are_followed() -> None:

@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from headspec.errors import HeadspecError, ModelError
 from headspec.load.plain import PlainModel, as_plain
 from headspec.load.text import TokenWindows, load_text
-from headspec.measure.texts import scored_text
+from headspec.measure.texts import ScoredText, scored_text
 from headspec.plan.make import plan_heads
 from headspec.search import distributed
 from headspec.search import sweep as sweep_module
@@ -65,7 +65,9 @@ def workers() -> list[psutil.Process]:
 
 def kill_one_of_two() -> int:
     """Wait until two shares are being measured, and kill the process of one of them. Answers its id."""
+    deadline = time.monotonic() + 100
     while len(found := workers()) < 2:
+        assert time.monotonic() < deadline, "there never were two at work"
         time.sleep(0.02)
     found[0].kill()
     return found[0].pid
@@ -275,17 +277,17 @@ def test_a_model_that_does_not_reach_the_workers_is_refused(unsendable: Any, mes
 
 
 @pytest.mark.usefixtures("users_ray", "small_shares")
-def test_a_users_ray_is_left_running_and_idle_also_when_nobody_wants_more(
+def test_a_users_ray_is_left_running_but_not_at_work_when_nobody_wants_more(
     plain: PlainModel, cases: list[Case], text: TokenWindows
 ) -> None:
-    measuring = measure_on_ray(plain, cases, [scored_text(plain, text)], n_workers=2)
+    longer = ScoredText(text.tokens.repeat(4, 1), 0, "longer")  # seconds a share: it does not end by itself
+    measuring = measure_on_ray(plain, cases, [longer], n_workers=2)
     next(measuring)
+    working = workers()
     measuring.close()  # type: ignore[attr-defined]
     assert ray.is_initialized()
-    deadline = time.monotonic() + 20
-    while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert ray.available_resources()["CPU"] == 2
+    assert working
+    assert psutil.wait_procs(working, timeout=20)[1] == []
 
 
 @pytest.mark.usefixtures("users_ray")
