@@ -24,8 +24,6 @@ from headspec.search.table import TABLE, RowLog, SweepTable, plain
 
 Measure = Callable[[Any, Sequence[Case], Sequence[ScoredText]], Iterator[tuple[Case, list[Comparison]]]]
 ENGINES = ("fast", "hooks", "ray")
-SAMPLED = 256
-"""Numbers of each weight that its digest holds beside a checksum of all."""
 
 
 def sweep(
@@ -86,7 +84,8 @@ def sweep(
             bar.update()
     table = SweepTable(settings, tuple(finished[key] for key in wanted))
     if out is not None:
-        table.save_csv(Path(out) / TABLE)
+        rest = (row for key, row in finished.items() if key not in wanted)
+        SweepTable(settings, (*table.rows, *rest)).save_csv(Path(out) / TABLE)
     return table
 
 
@@ -104,7 +103,7 @@ def sweep_settings(model: Any, texts: Sequence[ScoredText | None]) -> dict[str, 
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 of a checksum of every weight and of a sample of its numbers: tells models of one name apart, quickly.
+    """SHA-256 of every weight: tells models of one name apart.
 
     A bridge has that of its Hugging Face model, unless its weights were edited.
     """
@@ -114,10 +113,7 @@ def weights_digest(model: Any) -> str:
         inner = model.original_model
     digest = hashlib.sha256()
     for parameter in inner.parameters():
-        whole = parameter.detach().flatten()
-        bits = whole.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[whole.element_size()])
-        sample = bits[:: max(1, len(bits) // SAMPLED)].to("cpu", torch.int64)
-        digest.update(bits.sum(dtype=torch.int64).cpu().numpy().tobytes() + sample.numpy().tobytes())
+        digest.update(parameter.detach().flatten().view(torch.uint8).cpu().numpy())
     return digest.hexdigest()
 
 

@@ -325,7 +325,6 @@ def test_weights_edited_anywhere_are_refused(configured: Path, edit: Callable[[P
 
 
 def test_heads_that_have_changed_places_are_other_weights() -> None:
-    # BUG: a sum does not see order, and of this matrix (192 × 192) the digest samples columns 0, 48, 96 and 144 alone:
     # heads 5 and 7 of the demo model can swap what they write. Its logits move by 7.5, its digest stays.
     model, swapped = (load_plain("demo", device="cpu") for _ in range(2))
     weight, d_head = swapped.huggingface.gpt_neox.layers[1].attention.dense.weight.data, swapped.identity.d_head
