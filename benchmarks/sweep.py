@@ -68,9 +68,8 @@ def whole(bridge: Any, text: ScoredText, heads_per_layer: int) -> None:
     engine = fast.measure_fast(plain, [warm_up, *(case for some in cases for case in some)], [text])
     reference, original = timed(lambda: [bridge(window)[:, :-1] for window in text.tokens.split(1)])
     _, set_up = timed(lambda: next(engine))
-    whole_text, log_p = len(text.tokens), torch.cat(reference).log_softmax(-1)
+    whole_text = len(text.tokens)
     ways: dict[str, Callable[[Case], float]] = {
-        "hooked forward, log_softmax of the whole": lambda case: whole_kl(bridge, case.plan, text, log_p),
         "hooked forward, all windows as one batch": lambda case: kl(bridge, case.plan, text, reference, whole_text),
         "hooked forward, window by window": lambda case: kl(bridge, case.plan, text, reference, 1),
         SWEEP: lambda case: float(next(engine)[1][0].kl.mean()),
@@ -150,13 +149,6 @@ def kl(model: Any, plan: HeadPlan, text: ScoredText, reference: list[Tensor], at
                 found = compare_logits(reference[start + row], logits[row : row + 1], window[None, 1:])
                 parts.append(found.kl)
     return float(np.concatenate(parts).mean())
-
-
-def whole_kl(model: Any, plan: HeadPlan, text: ScoredText, log_p: Tensor) -> float:
-    """The same as one would write it down: log_softmax over everything at once."""
-    with apply_plan(model, plan):
-        log_q = model(text.tokens)[:, :-1].log_softmax(-1)
-    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:

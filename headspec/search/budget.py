@@ -1,5 +1,6 @@
 """How much damage or size a plan may have. Compares numbers; measures nothing."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -30,10 +31,10 @@ class Budget:
         if all(limits[name] is None for name in ("max_kl", "max_ppl_increase", "max_kv_share")):
             raise HeadspecError("a budget needs a limit: max_kl, max_ppl_increase or max_kv_share.")
         for name, limit in limits.items():
-            if limit is not None and not limit >= 0:
-                raise HeadspecError(f"{name} is a limit of 0 or more, got {limit}.")
             if limit is not None and name in ("max_kv_share", "min_induction_kept") and limit > 1:
                 raise HeadspecError(f"{name} is a share in [0, 1], got {limit}.")
+            if limit is not None and not 0 <= limit < math.inf:
+                raise HeadspecError(f"{name} is a limit of 0 or more, got {limit}.")
 
     @property
     def limits_damage(self) -> bool:
@@ -59,7 +60,7 @@ class Budget:
             if limit is not None and not found <= limit:
                 words.append(f"{name} up to {found:.4g} > {limit:g}")
         kept = point.induction_kept
-        if kept is not None and kept.low < self.min_induction_kept:
+        if kept is not None and not kept.low >= self.min_induction_kept:
             words.append(f"induction kept down to {kept.low:.3f} < {self.min_induction_kept:g}")
         return words
 

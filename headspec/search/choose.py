@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from scipy.stats import spearmanr
 
+from headspec.errors import HeadspecError
 from headspec.heads import HeadId
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
@@ -53,12 +54,13 @@ class Search:
 
     def run(self, max_evaluations: int) -> Point:
         """The best measured plan within the budget; the nearest to it, if there is none."""
-        for count in sorted({round(len(self.moves) * part / GRID) for part in range(GRID + 1)}):
+        steps = min(GRID, max_evaluations - 1)
+        for count in sorted({round(len(self.moves) * part / steps) for part in range(steps + 1)}):
             self.measure(self.moves[:count])
         if self.budget.max_kv_share is not None:
             self._small_enough(self.budget.max_kv_share)
         if self.budget.limits_damage:
-            count = self._bisect()
+            count = self._bisect(max_evaluations)
             self._refine(self.moves[:count], self.moves[count:], max_evaluations)
         return self._best()
 
@@ -103,10 +105,10 @@ class Search:
     def _kv_share(self, moves: Sequence[Move]) -> float:
         return plan_size(plan_along(moves, self.everything, self.empty)).kv_share
 
-    def _bisect(self) -> int:
+    def _bisect(self, max_evaluations: int) -> int:
         """How many moves of the path keep the limits of damage."""
         low, high = 0, len(self.moves) + 1
-        while high - low > 1:
+        while high - low > 1 and self.evaluator.n_measured < max_evaluations:
             middle = (low + high) // 2
             fits = not self.budget.damage_broken(self.measure(self.moves[:middle]))
             low, high = (middle, high) if fits else (low, middle)
@@ -115,15 +117,33 @@ class Search:
     def _refine(self, taken: Sequence[Move], left: Sequence[Move], max_evaluations: int) -> None:
         """Go on with the moves that still fit, tried one by one together with the plan so far."""
         taken, left = list(taken), list(left)
-        while left and self.evaluator.n_measured < max_evaluations:
-            tries = list({move.head: move for move in reversed(left)}.values())[::-1][:TRIES]
+        while left and (room := max_evaluations - self.evaluator.n_measured) > 0:
+            following: dict[HeadId, Move] = {}
+            for move in left:
+                following.setdefault(move.head, move)
+            tries = list(following.values())[: min(TRIES, room)]
             fitting = [move for move in tries if not self._breaks([*taken, move])]
             fitting.sort(key=lambda move: self.measure([*taken, move]).kl.value)
-            while fitting and self._breaks([*taken, *fitting]):
-                fitting = fitting[: len(fitting) // 2]
+            fitting = self._together(taken, fitting, max_evaluations)
             taken += fitting
             spent = {move.head for move in tries} - {move.head for move in fitting}
-            left = [move for move in left if move not in fitting and move.head not in spent]
+            left = [move for move in left if move not in taken and move.head not in spent]
+
+    def _together(self, taken: list[Move], fitting: list[Move], max_evaluations: int) -> list[Move]:
+        """As many of the moves that fit one by one as also fit together."""
+        while len(fitting) > 1:
+            if self.evaluator.n_measured >= max_evaluations:
+                return fitting[:1]
+            if not self._breaks([*taken, *fitting]):
+                break
+            fitting = fitting[: len(fitting) // 2]
+        return fitting
 
     def _breaks(self, moves: Sequence[Move]) -> bool:
         return bool(self.budget.damage_broken(self.measure(moves)))
+
+
+def check_evaluations(most: int) -> None:
+    """Refuse fewer evaluations than both ends of the path need."""
+    if most < 2:
+        raise HeadspecError(f"max_evaluations={most}: want 2 or more.")

@@ -8,7 +8,7 @@ import torch
 
 from headspec.load.plain import as_plain
 from headspec.measure.compare import Comparison
-from headspec.measure.estimate import estimate, mean, perplexity_increase
+from headspec.measure.estimate import Statistic, estimate, mean, perplexity_increase
 from headspec.measure.texts import repeats_text, scored_text
 from headspec.plan.plan import HeadPlan
 from headspec.search.cases import Case
@@ -54,5 +54,5 @@ class Evaluator:
         )
 
 
-def _kept(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
+def _kept(before: np.ndarray, after: np.ndarray, axis: int = -1) -> Statistic:
     return after.mean(axis) / np.maximum(before.mean(axis), np.finfo(float).tiny)

@@ -46,7 +46,7 @@ def predictors(
         exact = frame[frame.treatment == treatment].set_index("heads")
         cells = [profile.about.cell(head) for head in exact.index]
         for name, grid in _numbers(profile, treatment, on_text, on_repeats):
-            predicted = [grid[cell] for cell in cells]
+            predicted = [float(grid[cell]) for cell in cells]
             rows.append(
                 {"treatment": treatment, "predictor": name, "n_heads": len(exact)}
                 | {effect: _spearman(predicted, exact[effect]) for effect in ("kl", "repeats_kl")}

@@ -16,7 +16,7 @@ from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
 from headspec.search.certificate import certify
-from headspec.search.choose import Search
+from headspec.search.choose import Search, check_evaluations
 from headspec.search.evaluate import Evaluator
 from headspec.search.point import Point, pareto_front
 
@@ -87,13 +87,14 @@ def search_plan(
         n_repeats: Sequences of repeated random tokens.
         n_controls: Random plans to compare with.
         seeds: One draw of repeated tokens each, for the certificate.
-        max_evaluations: Most plans that are measured to choose one.
+        max_evaluations: Most plans that are measured to choose one, 2 or more.
         stage: Called with a line of text when a stage begins.
 
     Raises:
         HeadspecError: A budget that is none, or no head that may be treated.
     """
     plain = as_plain(model)
+    check_evaluations(max_evaluations)
     if profile is None:
         stage("probing")
         profile = probe_heads(plain, load_text(plain, "probe"), engine="fast")
@@ -111,8 +112,9 @@ def search_plan(
     chosen = search.run(max_evaluations)
     stage("certifying")
     certificate = certify(plain, chosen.plan, certify_on, profile, budget, n_repeats, n_controls, seeds)
+    kept = not budget.broken(chosen)
     return SearchResult(
-        plan=chosen.plan.certified(certificate), within_budget=not budget.broken(chosen), chosen=chosen,
-        points=tuple(search.points), head_map=confirmed(head_map, chosen.plan.heads(Remove)),
+        plan=chosen.plan.certified(certificate), within_budget=kept, chosen=chosen, points=tuple(search.points),
+        head_map=confirmed(head_map, chosen.plan.heads(Remove) if kept else []),
         rank_correlation=search.rank_correlation(chosen.plan),
     )  # fmt: skip

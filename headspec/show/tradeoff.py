@@ -1,5 +1,6 @@
 """What plans cost and save: the Pareto front of a search (KV bytes against KL), as PNG and as a plotly figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def pareto(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any
     figure.update_layout(plotly_layout(["<br>".join(_title(chosen, certificate))], 420))
     figure.update_layout(legend={"orientation": "h", "y": -0.2})
     figure.update_xaxes(title_text=X_TITLE, tickformat=".0%", range=[0, 1.03])
-    figure.update_yaxes(title_text=Y_TITLE, type="log")
+    figure.update_yaxes(title_text=Y_TITLE, type="log", dtick=1, exponentformat="power")
     return figure
 
 
@@ -96,10 +97,16 @@ def _drawn(values: Sequence[float]) -> list[float]:
 
 def _title(chosen: Point, certificate: Mapping[str, Any]) -> list[str]:
     about, quality = chosen.plan.about, certificate["quality"]
+    kl, increase = (_number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
     lines = [
         f"What plans for {about.model} save and cost",
         f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed; on fresh "
-        f"text ({quality['n_windows']} × {quality['window']} tokens) KL {quality['kl']['value']:.3g}, perplexity "
-        f"{quality['perplexity_increase']['value']:+.2%}",
+        f"text ({quality['n_windows']} × {quality['window']} tokens) KL {kl:.3g}, perplexity "
+        f"{increase:+.2%}",
     ]  # fmt: skip
     return lines + (["RANDOM WEIGHTS: timing and tests only"] if about.model.startswith("random:") else [])
+
+
+def _number(value: float | str | None) -> float:
+    """A value of a saved Estimate: JSON has no NaN (null) and no infinity (a word)."""
+    return math.nan if value is None else float(value)
