@@ -239,16 +239,18 @@ def test_a_size_that_protected_heads_forbid_gives_the_smallest_plan() -> None:
     assert found.chosen.kv_share == min(point.kv_share for point in found.points) == 5 / 8
 
 
-@pytest.mark.parametrize("budget", [Budget(max_kl=0.1), Budget(max_kv_share=0.45), Budget(max_kl=5, max_kv_share=0.45)])
-@pytest.mark.parametrize("most", [9, 11])
+@pytest.mark.parametrize(
+    "budget", [Budget(max_kl=0.1), Budget(max_kv_share=0.45), Budget(max_kl=5.0, max_kv_share=0.45)]
+)
+@pytest.mark.parametrize("most", [2, 9, 11])
 def test_no_more_plans_are_measured_than_allowed(budget: Budget, most: int) -> None:
-    # BUG: with a limit of size, the plan that is small enough is measured even if the grid has used up the 9.
+    # BUG: with a limit of size, the plan that is small enough is measured even where the grid has used up all.
     assert len(find(budget, max_evaluations=most, n_repeats=0, n_controls=0).points) <= most
 
 
-def test_fewer_plans_than_the_grid_has_are_refused() -> None:
-    with pytest.raises(HeadspecError, match="max_evaluations=8: want 9 or more"):
-        find(Budget(max_kl=0.1), max_evaluations=8)
+def test_fewer_plans_than_two_are_refused() -> None:
+    with pytest.raises(HeadspecError, match="max_evaluations=1: want 2 or more"):
+        find(Budget(max_kl=0.1), max_evaluations=1)
 
 
 def test_every_plan_is_measured_once() -> None:
