@@ -105,7 +105,6 @@ def test_ablate_takes_a_plan_and_heads_beside_it_change_it(run: Run, neox_folder
 
 
 def test_keep_beside_a_plan_spares_a_head_of_it(run: Run, neox_folder: Path, tmp_path: Path) -> None:
-    # BUG: `L1H0=keep` is dropped before the plans are joined, so the head stays treated.
     assert run("ablate", neox_folder, "L0H1=zero", "L1H0=window:4", *SMALL, "--out", "first.json")[0] == 0
     done = run("ablate", neox_folder, "L1H0=keep", "--plan", "first_plan.json", *SMALL, "--out", "new.json")
     assert done[0] == 0
@@ -321,7 +320,6 @@ def test_a_bad_budget_leaves_no_folder(run: Run, tmp_path: Path) -> None:
 
 
 def test_bad_treatments_of_a_search_are_found_before_the_model_is_loaded(run: Run) -> None:
-    # BUG: `search --treatments` is read after loading and probing (`sweep` reads it at once).
     _, _, said = run("search", "demo", "--max-kl", "1", "--treatments", "gone", "--tokens", "32")
     assert "loading" not in said
 

@@ -50,7 +50,7 @@ def ablate(
     needs_profile = any(str(parse_treatment(what)) in ("mean", "random") for _, what in pairs)
     known = profile_of(loaded, profile, seed) if needs_profile else None
     by_hand = plan_heads(loaded, pairs, known, seed)
-    whole = by_hand if chosen is None else chosen | by_hand
+    whole = by_hand if chosen is None else chosen.without([head for head, _ in pairs]) | by_hand
 
     from headspec.load.text import load_text
     from headspec.measure.quality import measure_plan

@@ -50,11 +50,13 @@ def search(
     """Find the plan for MODEL that saves most, or harms least, within a budget."""
     from headspec.load.names import resolve
     from headspec.pipeline import results_folder
+    from headspec.plan.treatments import parse_treatment
     from headspec.search.budget import Budget
 
     shares = {"max_ppl_increase": max_ppl_increase, "max_kv_share": max_kv_share}
     given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
     budget = Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)
+    allowed = [parse_treatment(text) for text in treatments.split(",")]
     folder = writable_folder(results_folder(resolve(model).name, out, "search"))
     loaded = load_to_measure(model, device, dtype, seed)
 
@@ -63,7 +65,7 @@ def search(
 
     chosen_on, judged_on = (load_text(loaded, source, n_tokens=tokens, seed=seed) for source in (select, certify))
     found = search_plan(
-        loaded, budget, profile=profile_of(loaded, profile, seed), treatments=treatments.split(","), stage=say,
+        loaded, budget, profile=profile_of(loaded, profile, seed), treatments=allowed, stage=say,
         protect_induction=protect_induction, max_evaluations=max_evaluations, n_controls=controls,
         select=chosen_on, certify_on=judged_on,
     )  # fmt: skip

@@ -54,6 +54,8 @@ def attribute_heads(
     Raises:
         HeadspecError: A treatment without its profile, or compression, whose effect has no Δz.
     """
+    if n_samples < 1:
+        raise HeadspecError(f"n_samples={n_samples}: want 1 or more.")
     plain = as_plain(model)
     text = tokens if isinstance(tokens, ScoredText) else scored_text(plain, tokens)
     chosen = [parse_treatment(treatment) for treatment in treatments]
@@ -157,11 +159,10 @@ def _slopes(
     for rows in counted.split(QUERIES_AT_ONCE):
         p = unembedding(rows).float().softmax(-1)
         expected.append(p.to(weight.dtype) @ weight)
-        if n_samples:
-            drawn.append(torch.multinomial(p, n_samples, replacement=True, generator=generator))
+        drawn.append(torch.multinomial(p, n_samples, replacement=True, generator=generator))
     mean = torch.cat(expected)
     slopes = [mean - weight[text.targets[window].to(weight.device)]]
-    slopes += [weight[y] - mean for y in (torch.cat(drawn).T if n_samples else ())]
+    slopes += [weight[y] - mean for y in torch.cat(drawn).T]
     return [torch.nn.functional.pad(slope, (0, 0, text.first, 1))[None] for slope in slopes]
 
 

@@ -54,11 +54,12 @@ class Search:
 
     def run(self, max_evaluations: int) -> Point:
         """The best measured plan within the budget; the nearest to it, if there is none."""
-        steps = min(GRID, max_evaluations - 1)
-        for count in sorted({round(len(self.moves) * part / steps) for part in range(steps + 1)}):
-            self.measure(self.moves[:count])
         if self.budget.max_kv_share is not None:
             self._small_enough(self.budget.max_kv_share)
+        steps = min(GRID, max_evaluations - 1)
+        for count in sorted({round(len(self.moves) * part / steps) for part in range(steps + 1)}):
+            if self.evaluator.n_measured < max_evaluations:
+                self.measure(self.moves[:count])
         if self.budget.limits_damage:
             count = self._bisect(max_evaluations)
             self._refine(self.moves[:count], self.moves[count:], max_evaluations)

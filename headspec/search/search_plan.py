@@ -35,7 +35,7 @@ class SearchResult:
     points: tuple[Point, ...]
     """Every plan that was measured, in order."""
     head_map: HeadMap
-    """With removed heads confirmed and induction heads protected."""
+    """With removed heads confirmed, if limits of damage were kept, and induction heads protected."""
     rank_correlation: float
     """Spearman correlation of the gradient forecasts with the exact effects of the treated heads, each alone; NaN
     with fewer than three."""
@@ -113,8 +113,9 @@ def search_plan(
     stage("certifying")
     certificate = certify(plain, chosen.plan, certify_on, profile, budget, n_repeats, n_controls, seeds)
     kept = not budget.broken(chosen)
+    harmless = kept and budget.limits_damage
     return SearchResult(
         plan=chosen.plan.certified(certificate), within_budget=kept, chosen=chosen, points=tuple(search.points),
-        head_map=confirmed(head_map, chosen.plan.heads(Remove) if kept else []),
+        head_map=confirmed(head_map, chosen.plan.heads(Remove) if harmless else []),
         rank_correlation=search.rank_correlation(chosen.plan),
     )  # fmt: skip

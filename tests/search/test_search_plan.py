@@ -244,7 +244,6 @@ def test_a_size_that_protected_heads_forbid_gives_the_smallest_plan() -> None:
 )
 @pytest.mark.parametrize("most", [2, 9, 11])
 def test_no_more_plans_are_measured_than_allowed(budget: Budget, most: int) -> None:
-    # BUG: with a limit of size, the plan that is small enough is measured even where the grid has used up all.
     assert len(find(budget, max_evaluations=most, n_repeats=0, n_controls=0).points) <= most
 
 
@@ -329,7 +328,7 @@ def test_where_every_head_does_induction_the_search_is_refused() -> None:
 
 
 def test_removed_heads_are_confirmed_and_induction_heads_protected_in_the_map(tmp_path: Path) -> None:
-    found = find(Budget(max_kv_share=0.5), protecting("L0H1"), treatments=("mean",))
+    found = find(Budget(max_kl=9.0, min_induction_kept=0), protecting("L0H1"), treatments=("mean",))
     removed = set(found.plan.heads(Remove))
     assert removed
     for verdict in HeadMap.load(found.head_map.save(tmp_path / "map.json")):
@@ -340,9 +339,16 @@ def test_removed_heads_are_confirmed_and_induction_heads_protected_in_the_map(tm
 
 
 def test_the_map_says_with_how_many_others_a_head_was_removed() -> None:
-    found = find(Budget(max_kv_share=0.5), treatments=("mean",))
+    found = find(Budget(max_kl=9.0, min_induction_kept=0), treatments=("mean",))
     removed = found.plan.heads(Remove)
     assert f"together with {len(removed) - 1} others" in found.head_map[removed[0]].reason
+
+
+def test_a_budget_of_size_confirms_nothing() -> None:
+    found = find(Budget(max_kv_share=0.5), treatments=("mean",))
+    assert found.within_budget
+    assert found.plan.heads(Remove)
+    assert not any(verdict.status is HeadStatus.CONFIRMED for verdict in found.head_map)
 
 
 def test_the_search_leaves_the_map_it_was_given_alone() -> None:
