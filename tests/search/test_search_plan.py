@@ -328,7 +328,7 @@ def test_where_every_head_does_induction_the_search_is_refused() -> None:
 
 
 def test_removed_heads_are_confirmed_and_induction_heads_protected_in_the_map(tmp_path: Path) -> None:
-    found = find(Budget(max_kl=9.0, min_induction_kept=0), protecting("L0H1"), treatments=("mean",))
+    found = find(Budget(max_kl=9.0, min_induction_kept=0.0), protecting("L0H1"), treatments=("mean",))
     removed = set(found.plan.heads(Remove))
     assert removed
     for verdict in HeadMap.load(found.head_map.save(tmp_path / "map.json")):
@@ -339,7 +339,7 @@ def test_removed_heads_are_confirmed_and_induction_heads_protected_in_the_map(tm
 
 
 def test_the_map_says_with_how_many_others_a_head_was_removed() -> None:
-    found = find(Budget(max_kl=9.0, min_induction_kept=0), treatments=("mean",))
+    found = find(Budget(max_kl=9.0, min_induction_kept=0.0), treatments=("mean",))
     removed = found.plan.heads(Remove)
     assert f"together with {len(removed) - 1} others" in found.head_map[removed[0]].reason
 
