@@ -1,6 +1,7 @@
 """`headspec search`: the best plan within a budget."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,10 +111,11 @@ def _print_search(found: "SearchResult") -> None:
             f"{random['n']} random plans of the same make: median KL {random['kl_median']:.4g}; worse than this one: "
             f"{random['share_worse']:.0%}.", highlight=False,
         )  # fmt: skip
-    output.print(
-        f"Gradient forecast against the exact effect of each treated head: Spearman {found.rank_correlation:.2f}.",
-        highlight=False,
-    )
+    if math.isfinite(found.rank_correlation):
+        output.print(
+            f"Gradient forecast against the exact effect of each treated head: Spearman {found.rank_correlation:.2f}.",
+            highlight=False,
+        )
     if not found.within_budget:
         output.print("OVER BUDGET: no plan keeps the budget; the nearest was chosen.", style="yellow")
     if certificate["broken"]:
