@@ -63,14 +63,20 @@ def workers() -> list[psutil.Process]:
     return working
 
 
+def wait_for_workers(wanted: int) -> list[psutil.Process]:
+    """Wait until so many shares are being measured at once."""
+    deadline = time.monotonic() + 100
+    while len(found := workers()) < wanted:
+        assert time.monotonic() < deadline, f"there never were {wanted} at work"
+        time.sleep(0.02)
+    return found
+
+
 def kill_one_of_two() -> int:
     """Wait until two shares are being measured, and kill the process of one of them. Answers its id."""
-    deadline = time.monotonic() + 100
-    while len(found := workers()) < 2:
-        assert time.monotonic() < deadline, "there never were two at work"
-        time.sleep(0.02)
-    found[0].kill()
-    return found[0].pid
+    victim = wait_for_workers(2)[0]
+    victim.kill()
+    return victim.pid
 
 
 def kill_all(rows: Path, enough: Event) -> int:
@@ -280,13 +286,12 @@ def test_a_model_that_does_not_reach_the_workers_is_refused(unsendable: Any, mes
 def test_a_users_ray_is_left_running_but_not_at_work_when_nobody_wants_more(
     plain: PlainModel, cases: list[Case], text: TokenWindows
 ) -> None:
-    longer = ScoredText(text.tokens.repeat(4, 1), 0, "longer")  # seconds a share: it does not end by itself
+    longer = ScoredText(text.tokens.repeat(8, 1), 0, "longer")  # seconds a share: it does not end by itself
     measuring = measure_on_ray(plain, cases, [longer], n_workers=2)
     next(measuring)
-    working = workers()
+    working = wait_for_workers(1)
     measuring.close()  # type: ignore[attr-defined]
     assert ray.is_initialized()
-    assert working
     assert psutil.wait_procs(working, timeout=20)[1] == []
 
 
