@@ -248,6 +248,7 @@ def train(
 def save(folder: Path, model: GPTNeoXForCausalLM, tokenizer: Tokenizer, log: Sequence[LogRow]) -> None:
     """Write everything beside `folder`, then rename, so that a crash leaves no half-written checkpoint."""
     partial = folder.with_name(folder.name + ".partial")
+    model.generation_config.use_cache = True  # training does without, readers of the checkpoint should not
     # Halves on disk, while the config keeps the model's float32: readers that follow it compute in full precision.
     model.save_pretrained(partial, state_dict={name: weight.half() for name, weight in model.state_dict().items()})
     names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), SPECIAL_TOKENS[0]) | {"pad_token": SPECIAL_TOKENS[1]}

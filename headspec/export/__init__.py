@@ -1,0 +1,1 @@
+"""From a head plan to a checkpoint: cutting weights and writing folders."""

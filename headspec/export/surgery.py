@@ -1,0 +1,105 @@
+"""Cutting heads out of the weights of a GPT-NeoX, layer by layer. Reads a model, never changes it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from headspec.export.names import huggingface_name
+from headspec.heads import HeadId
+from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Remove, Window
+from headspec.runtime.configuration import HeadGroup, PrunedGPTNeoXConfig
+from headspec.runtime.modeling import PrunedGPTNeoXForCausalLM
+
+
+def head_groups(plan: HeadPlan, layer: int) -> list[HeadGroup]:
+    """The heads that are left of a layer: those that see everything first, then by window and sinks."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for head in range(plan.about.n_heads):
+        treatment = plan[HeadId(layer, head)]
+        if not isinstance(treatment, Remove):
+            size = (treatment.window, treatment.sinks) if isinstance(treatment, Window) else (0, 0)
+            found.setdefault(size, []).append(head)
+    return [HeadGroup(tuple(heads), window, sinks) for (window, sinks), heads in sorted(found.items())]
+
+
+def pruned_config(config: Any, plan: HeadPlan, origin: dict[str, Any]) -> PrunedGPTNeoXConfig:
+    """The configuration of the pruned model."""
+    groups = [
+        [{"heads": list(g.heads), **({"window": g.window, "sinks": g.sinks} if g.window else {})} for g in layer]
+        for layer in (head_groups(plan, number) for number in range(plan.about.n_layers))
+    ]
+    own = {"model_type", "architectures", "auto_map", "transformers_version", "_name_or_path"}
+    kept = {name: value for name, value in config.to_dict().items() if name not in own}
+    return PrunedGPTNeoXConfig(**kept, head_groups=groups, headspec=origin)
+
+
+def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = None) -> PrunedGPTNeoXForCausalLM:
+    """The pruned model in memory, sharing with `source` what was not cut.
+
+    Args:
+        source: A GPTNeoXForCausalLM.
+        plan: What to do with its heads.
+        origin: Kept in the configuration as `headspec`.
+    """
+    config = pruned_config(source.config, plan, origin or {})
+    with torch.device("meta"):
+        model = PrunedGPTNeoXForCausalLM(config)
+    state = {name: tensor.detach() for name, tensor in pruned_tensors(source, plan)}
+    model.load_state_dict(state, strict=True, assign=True)
+    model.gpt_neox.rotary_emb = type(model.gpt_neox.rotary_emb)(config).to(source.device)  # its buffers are in no state
+    model.tie_weights()
+    if source.can_generate() and source.generation_config is not None:
+        model.generation_config = source.generation_config
+    return model.to(source.dtype).eval()
+
+
+def pruned_tensors(source: Any, plan: HeadPlan) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of everything in the pruned model; what is not attention is the source's own."""
+    state = source.state_dict()
+    cut = {
+        f"{huggingface_name(part, layer)}.{kind}"
+        for part in ("attn.qkv", "attn.o")
+        for layer in range(plan.about.n_layers)
+        for kind in ("weight", "bias")
+    }
+    yield from ((name, tensor) for name, tensor in state.items() if name not in cut)
+    for layer in range(plan.about.n_layers):
+        yield from _pruned_attention(state, plan, layer)
+
+
+def _pruned_attention(state: dict[str, Tensor], plan: HeadPlan, layer: int) -> Iterator[tuple[str, Tensor]]:
+    qkv, dense = huggingface_name("attn.qkv", layer), huggingface_name("attn.o", layer)
+    attention = dense.rpartition(".")[0]
+    order = [head for group in head_groups(plan, layer) for head in group.heads]
+    bias = folded_bias(state[f"{dense}.weight"], state.get(f"{dense}.bias"), plan, layer)
+    if not order:
+        yield f"{attention}.bias", bias
+        return
+    for kind in ("weight", "bias"):
+        if (rows := state.get(f"{qkv}.{kind}")) is not None:
+            yield f"{attention}.qkv.{kind}", _rows_of(rows, order, plan.about.d_head)
+    columns = rearrange(state[f"{dense}.weight"], "model (head d) -> model head d", d=plan.about.d_head)
+    yield f"{attention}.dense.weight", rearrange(columns[:, order], "model head d -> model (head d)").contiguous()
+    yield f"{attention}.dense.bias", bias
+
+
+def _rows_of(rows: Tensor, order: list[int], d_head: int) -> Tensor:
+    """Rows `[head, (q, k, v), d_head]` of the heads in `order`, as `[(q, k, v), head, d_head]`."""
+    by_head = rearrange(rows, "(head kind d) ... -> head kind d ...", kind=3, d=d_head)
+    return rearrange(by_head[order], "head kind d ... -> (kind head d) ...").contiguous()
+
+
+def folded_bias(
+    weight: Float[Tensor, "model width"], bias: Float[Tensor, " model"] | None, plan: HeadPlan, layer: int
+) -> Float[Tensor, " model"]:
+    """The bias of the output projection with what the removed heads write: b + Σ W_O c, c their fill vectors."""
+    folded = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double().cpu()
+    heads = rearrange(weight, "model (head d) -> head d model", d=plan.about.d_head)
+    for head, fill in plan.fills_in(layer).items():
+        folded = folded + einsum(torch.as_tensor(fill).double(), heads[head].double().cpu(), "d, d model -> model")
+    return folded.to(weight)

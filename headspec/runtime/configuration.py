@@ -1,0 +1,67 @@
+"""The configuration of a pruned GPT-NeoX: which heads each layer still has, and what each of them remembers."""
+
+from dataclasses import field
+from typing import Any, NamedTuple
+
+from transformers import GPTNeoXConfig
+
+
+class HeadGroup(NamedTuple):
+    """Neighbouring heads of a pruned layer whose cache works alike."""
+
+    heads: tuple[int, ...]
+    """Their numbers in the original layer, in the order in which they lie in the weights."""
+    window: int = 0
+    """Keys each query sees, its own included; 0 for all of them."""
+    sinks: int = 0
+    """First real tokens of each row that stay visible beside the window."""
+
+
+class PrunedGPTNeoXConfig(GPTNeoXConfig):
+    """A GPTNeoXConfig with the head groups of every layer.
+
+    `num_attention_heads` is the number of heads a layer had: `hidden_size / num_attention_heads` is d_head.
+    """
+
+    model_type = "headspec_gpt_neox"
+
+    head_groups: list | None = None
+    """One list a layer of `{"heads": [0, 3], "window": 8, "sinks": 4}`, without window for heads that see all keys.
+    A head in no group was removed. None: every layer keeps all its heads."""
+    headspec: dict = field(default_factory=dict)
+    """Where the model comes from: original model, plan digest, version. Nothing is computed from it."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self._check_head_groups()
+
+    def groups(self, layer: int) -> list[HeadGroup]:
+        """The head groups of one layer, in the order in which they lie in the weights."""
+        if self.head_groups is None:
+            return [HeadGroup(tuple(range(self.num_attention_heads)))]
+        return [HeadGroup(tuple(group["heads"]), group.get("window", 0), group.get("sinks", 0)) for group in
+                self.head_groups[layer]]  # fmt: skip
+
+    def _check_head_groups(self) -> None:
+        """Refuse head groups that no pruned model has, as after editing by hand."""
+        if self.head_groups is None:
+            return
+        if len(self.head_groups) != self.num_hidden_layers:
+            raise ValueError(
+                f"head_groups has {len(self.head_groups)} layers, the model {self.num_hidden_layers}: config.json does "
+                "not fit this checkpoint."
+            )
+        for layer in range(self.num_hidden_layers):
+            groups = self.groups(layer)
+            heads = [head for group in groups for head in group.heads]
+            if len(set(heads)) != len(heads) or not set(heads) <= set(range(self.num_attention_heads)):
+                raise ValueError(
+                    f"head_groups of layer {layer} name heads {heads}: want each at most once, from 0 to "
+                    f"{self.num_attention_heads - 1}."
+                )
+            for group in groups:
+                if not group.heads or group.window < 0 or group.sinks < 0:
+                    raise ValueError(
+                        f"head_groups of layer {layer}: {group._asdict()} needs heads, a window of 1 or more keys (0 "
+                        "for none) and 0 or more sinks."
+                    )

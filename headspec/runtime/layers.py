@@ -1,0 +1,133 @@
+"""The layers of a pruned GPT-NeoX: attention by groups of heads, and the MLP."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import pick_sinks, see_all, see_window
+from .cache import LayerCache
+from .configuration import PrunedGPTNeoXConfig
+from .linear import FastLinear
+from .step import Step
+from .tricks import Tricks
+
+PIECE = 1024
+"""Tokens that go through an MLP together."""
+
+
+class PrunedAttention(nn.Module):
+    """The heads that are left of a layer. Weights hold all queries, then all keys, then all values, head after head."""
+
+    def __init__(self, config: PrunedGPTNeoXConfig, layer_idx: int, tricks: Tricks):
+        super().__init__()
+        self.layer_idx, self.dropout = layer_idx, config.attention_dropout
+        self.groups = config.groups(layer_idx)
+        self.d_head = config.hidden_size // config.num_attention_heads
+        self.width = sum(len(group.heads) for group in self.groups) * self.d_head
+        self.rotary_ndims = int(self.d_head * config.rope_parameters.get("partial_rotary_factor", 1.0))
+        self.qkv = FastLinear(config.hidden_size, 3 * self.width, config.attention_bias, tricks)
+        self.dense = FastLinear(self.width, config.hidden_size, True, tricks)
+
+    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+        """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`."""
+        query, kv = self._project(hidden, step, n_last)
+        dropout = self.dropout if self.training else 0.0
+        seen, start = [], 0
+        for number, group in enumerate(self.groups):
+            heads = slice(start, start := start + len(group.heads))
+            mine, own = query[:, heads], kv[:, :, heads]
+            if cache is not None:
+                seen.append(cache.stores[number].attend(mine, own, step, dropout))
+            elif group.window:
+                seen.append(see_window(mine, own, pick_sinks(own, group, step), group, step, dropout))
+            else:
+                seen.append(see_all(mine, own, step, dropout))
+        z = seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
+        return self.dense(z.transpose(1, 2).flatten(2))
+
+    def _project(self, hidden: Tensor, step: Step, n_last: int) -> tuple[Tensor, Tensor]:
+        """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D."""
+        if n_last == hidden.shape[1]:
+            states = self._heads(self.qkv(hidden), 3)
+            self._rotate(states[:, :, :2], step)
+            states = states.permute(2, 0, 3, 1, 4)
+            return states[0], states[1:]
+        query = self._heads(self.qkv.part(hidden[:, -n_last:], 0, self.width), 1)
+        states = self._heads(self.qkv.part(hidden, self.width, 3 * self.width), 2)
+        self._rotate(query, step)
+        self._rotate(states[:, :, :1], step)
+        return query[:, :, 0].transpose(1, 2), states.permute(2, 0, 3, 1, 4)
+
+    def _heads(self, states: Tensor, kinds: int) -> Tensor:
+        """`[batch, token, kinds × head × d_head]` as `[batch, token, kinds, head, d_head]`."""
+        return states.view(*states.shape[:2], kinds, -1, self.d_head)
+
+    def _rotate(self, states: Tensor, step: Step) -> None:
+        """Rotary position embedding of the last tokens, in place, on the first `rotary_ndims` of each head."""
+        n_tokens = states.shape[1]
+        turned = states[..., : self.rotary_ndims]
+        across = turned.roll(self.rotary_ndims // 2, dims=-1)  # the sines carry the sign of the half that is turned
+        turned.copy_(turned * step.cos[:, -n_tokens:] + across * step.sin[:, -n_tokens:])
+
+
+class NoHeads(nn.Module):
+    """A layer whose heads were all removed: their constants are left, in the bias."""
+
+    def __init__(self, config: PrunedGPTNeoXConfig):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+        """The same for every token."""
+        return self.bias
+
+
+class PrunedMLP(nn.Module):
+    """The MLP of GPT-NeoX."""
+
+    def __init__(self, config: PrunedGPTNeoXConfig, tricks: Tricks):
+        super().__init__()
+        self.tricks = tricks
+        self.dense_h_to_4h = FastLinear(config.hidden_size, config.intermediate_size, True, tricks)
+        self.dense_4h_to_h = FastLinear(config.intermediate_size, config.hidden_size, True, tricks)
+        self.act = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[batch, token, d_model]` to the same."""
+        rows = hidden.flatten(0, 1)
+        if torch.is_grad_enabled() or not self.tricks.pieces or len(rows) <= PIECE:
+            return self._whole(hidden)
+        out = torch.empty_like(rows)
+        for start in range(0, len(rows), PIECE):
+            out[start : start + PIECE] = self._whole(rows[start : start + PIECE])
+        return out.view_as(hidden)
+
+    def _whole(self, hidden: Tensor) -> Tensor:
+        return self.dense_4h_to_h(self.act(self.dense_h_to_4h(hidden)))
+
+
+class PrunedLayer(GradientCheckpointingLayer):
+    """Attention and MLP, side by side (Pythia) or one after the other."""
+
+    def __init__(self, config: PrunedGPTNeoXConfig, layer_idx: int, tricks: Tricks):
+        super().__init__()
+        self.parallel, self.dropout = config.use_parallel_residual, config.hidden_dropout
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        heads = bool(config.groups(layer_idx))
+        self.attention = PrunedAttention(config, layer_idx, tricks) if heads else NoHeads(config)
+        self.mlp = PrunedMLP(config, tricks)
+
+    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+        """The residual after this layer, of the last `n_last` tokens."""
+        written = self._drop(self.attention(self.input_layernorm(hidden), step, cache, n_last))
+        hidden = hidden[:, -n_last:]
+        if self.parallel:
+            return hidden + written + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
+        hidden = hidden + written
+        return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
+
+    def _drop(self, written: Tensor) -> Tensor:
+        return F.dropout(written, self.dropout) if self.training and self.dropout else written

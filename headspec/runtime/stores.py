@@ -1,0 +1,149 @@
+"""Where the heads of one group keep their keys and values: all of them, or a ring of the latest.
+
+A store answers the same questions whatever it is inside: `attend`, `nbytes`, `change_rows`, `check_crop`, `crop`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .attention import pick_sinks, see_all, see_ring, see_window
+from .configuration import HeadGroup
+from .step import Step
+
+GROWTH = 256
+"""Columns by which a full store grows when it was not told how long the text will be."""
+TAKE_BACK = 128
+"""Columns that a ring can take back while it records the past (as for assisted decoding)."""
+
+
+class Store:
+    """One buffer, `[key or value, batch, head, slot, d_head]`, made when the first keys come."""
+
+    def __init__(self, group: HeadGroup):
+        self.group = group
+        self.buffer: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer, whether full or not."""
+        return 0 if self.buffer is None else self.buffer.numel() * self.buffer.element_size()
+
+    def change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Reorder, repeat or select rows of the batch."""
+        if self.buffer is not None:
+            self.buffer = torch.stack([change(part) for part in self.buffer])
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.buffer = None
+
+    def _room(self, like: Tensor, slots: int) -> Tensor:
+        """An empty buffer."""
+        return like.new_zeros(*like.shape[:3], slots, like.shape[-1])
+
+
+class FullStore(Store):
+    """Every key, in a buffer for `expected` columns at once, so that nothing is copied while the text grows."""
+
+    def __init__(self, group: HeadGroup, expected: int):
+        super().__init__(group)
+        self.expected = expected
+
+    def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
+        """Keep the new keys and values, and attend over all."""
+        buffer = self._with_room(kv, step)
+        buffer[:, :, :, step.n_past : step.n_total] = kv
+        return see_all(query, buffer[:, :, :, : step.n_total], step, dropout)
+
+    def _with_room(self, kv: Tensor, step: Step) -> Tensor:
+        old = self.buffer
+        if old is None or old.shape[3] < step.n_total:
+            grown = -(-step.n_total // GROWTH) * GROWTH
+            self.buffer = self._room(kv, self.expected if step.n_total <= self.expected else grown)
+            if old is not None:
+                self.buffer[:, :, :, : old.shape[3]] = old
+        assert self.buffer is not None
+        return self.buffer
+
+    def check_crop(self, n_before: int, n_after: int) -> None:
+        """Any number of columns can be taken back."""
+
+    def record_past(self, length: int) -> None:
+        """Nothing to do: the past is all there."""
+
+
+class RingStore(Store):
+    """Sinks first, then a ring: column c lies in slot c modulo the number of slots, and overwrites what was there.
+
+    The order of keys inside the ring does not matter: they are rotated by their position already.
+    """
+
+    def __init__(self, group: HeadGroup, slots: int):
+        super().__init__(group)
+        self.slots = slots
+        self.oldest = 0
+        """First column that may still be in the ring."""
+
+    def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
+        """Keep the new keys and values, and attend over sinks and windows."""
+        if self.buffer is None:
+            self.buffer = self._room(kv, self.group.sinks + self.slots)
+        if query.shape[2] == 1:
+            self._append(self.buffer, kv, step)
+            return see_ring(query, self.buffer, self.group, step, dropout)
+        past = self._latest(self.buffer, step.n_past, self.group.window - 1)
+        self._append(self.buffer, kv, step)
+        near = torch.cat((past, kv), dim=3) if step.n_past else kv
+        return see_window(query, near, self.buffer[:, :, :, : self.group.sinks], self.group, step, dropout)
+
+    def check_crop(self, n_before: int, n_after: int) -> None:
+        """Whether the windows as of column `n_after` are still there."""
+        if max(n_after - self.group.window, 0) < self.oldest:
+            raise RuntimeError(
+                f"cannot take back {n_before - n_after} tokens: windowed heads have overwritten what came before. Call "
+                f"cache.activate_past_recording() before these tokens are read; then up to {TAKE_BACK} can be taken "
+                "back."
+            )
+
+    def record_past(self, length: int) -> None:
+        """From now on keep as many more keys as `crop` may take back."""
+        old, slots = self.buffer, self.group.window + TAKE_BACK
+        if slots <= self.slots:
+            return
+        kept = None if old is None else self._latest(old, length, self.group.window)
+        self.slots = slots
+        if old is not None and kept is not None:
+            self.buffer = self._room(old, self.group.sinks + slots)
+            self.buffer[:, :, :, : self.group.sinks] = old[:, :, :, : self.group.sinks]
+            self._write(self.buffer, kept, length)
+            self.oldest = length - kept.shape[3]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.oldest = 0
+
+    def _append(self, buffer: Tensor, kv: Tensor, step: Step) -> None:
+        if step.sinks_open(self.group.sinks):
+            known = buffer[:, :, :, : self.group.sinks]
+            buffer[:, :, :, : self.group.sinks] = pick_sinks(kv, self.group, step, known)
+        self._write(buffer, kv[:, :, :, -self.slots :], step.n_total)
+        self.oldest = max(self.oldest, step.n_total - self.slots)
+
+    def _write(self, buffer: Tensor, latest: Tensor, n_total: int) -> None:
+        """Put the latest columns, the last of which is n_total − 1, into their slots."""
+        ring, number = buffer[:, :, :, self.group.sinks :], latest.shape[3]
+        start = (n_total - number) % self.slots
+        straight = min(number, self.slots - start)
+        ring[:, :, :, start : start + straight] = latest[:, :, :, :straight]
+        if straight < number:
+            ring[:, :, :, : number - straight] = latest[:, :, :, straight:]
+
+    def _latest(self, buffer: Tensor, n_total: int, number: int) -> Tensor:
+        """Keys and values of the latest columns before `n_total`, oldest first."""
+        ring, number = buffer[:, :, :, self.group.sinks :], min(number, n_total)
+        start = (n_total - number) % self.slots
+        straight = min(number, self.slots - start)
+        return torch.cat((ring[:, :, :, start : start + straight], ring[:, :, :, : number - straight]), dim=3)
