@@ -4,6 +4,9 @@ On a CPU in float32 torch hands `x Wᵀ + b` to its BLAS. That BLAS is at its be
 as many rows as the batch.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,10 +14,12 @@ from torch import Tensor, nn
 from .tricks import Tricks
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether torch has oneDNN here, and its own call of it for a linear layer; without them F.linear serves all. The call
-is not part of torch's documented interface: tests/runtime/test_linear.py fails when it changes."""
-TRANSPOSE_FROM = 2
-"""Weights with at least so many outputs per input gain by lying transposed; others lose (measured: docs/runtime.md)."""
+"""Whether torch has oneDNN here, and its own calls of it for a linear layer; without them F.linear serves all. The
+calls are not part of torch's documented interface: tests/runtime/test_linear.py fails when they change."""
+WIDE = 1.5
+"""Weights with at least so many outputs per input gain by lying transposed; square and narrow ones do not."""
+PACKED_ROWS = 16
+"""Rows that packed weights are laid out for; the layout serves other numbers as well."""
 
 
 class FastLinear(nn.Linear):
@@ -23,31 +28,56 @@ class FastLinear(nn.Linear):
     def __init__(self, n_inputs: int, n_outputs: int, bias: bool, tricks: Tricks):
         super().__init__(n_inputs, n_outputs, bias=bias)
         self.tricks = tricks
+        self.packed: Any = None
+        """The weight in oneDNN's own layout, after `pack`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`x Wᵀ + b`: `[..., n_inputs]` to `[..., n_outputs]`."""
-        return self.part(x, 0, self.out_features)
+        if self.packed is not None:
+            return _onednn(x, self.packed, self.bias)
+        if not self._serves(x):
+            return F.linear(x, self.weight, self.bias)
+        self._lay_out()
+        one_row = x.numel() == x.shape[-1]  # a BLAS is quicker then
+        onednn = self.tricks.onednn and ONEDNN and not one_row
+        return _onednn(x, self.weight, self.bias) if onednn else F.linear(x, self.weight, self.bias)
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` only."""
-        if self._on_blas(x):
-            return F.linear(x, *self._rows(start, stop))
-        if x.numel() == x.shape[-1]:  # one row
-            self._transpose()
-            return F.linear(x, *self._rows(start, stop))
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), *self._rows(start, stop), "none", [], "")
+        if self.packed is not None:
+            return self(x)[..., start:stop]
+        return F.linear(x, self.weight[start:stop], None if self.bias is None else self.bias[start:stop])
 
-    def _rows(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        if stop - start == self.out_features:
-            return self.weight, self.bias
-        return self.weight[start:stop], None if self.bias is None else self.bias[start:stop]
+    def pack(self) -> None:
+        """Replace the weight by one in oneDNN's own layout; from then on the layer only computes, on this CPU."""
+        if ONEDNN and self.packed is None and self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), PACKED_ROWS)
+            self.weight = nn.Parameter(self.weight.detach().to("meta"), requires_grad=False)
 
-    def _on_blas(self, x: Tensor) -> bool:
-        plain = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
-        return not (plain and self.tricks.onednn and ONEDNN) or torch.is_grad_enabled()
+    def _serves(self, x: Tensor) -> bool:
+        """Whether the tricks apply: inference on a CPU in float32."""
+        return x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32 and not torch.is_grad_enabled()
 
-    def _transpose(self) -> None:
-        """Lay the weight out as [input, output] in memory; its shape and values stay."""
-        wide = self.out_features >= TRANSPOSE_FROM * self.in_features
+    def _lay_out(self) -> None:
+        """Store a wide weight column after column; its shape and values stay."""
+        wide = self.out_features >= WIDE * self.in_features
         if wide and self.tricks.transposed and self.weight.is_contiguous():
             self.weight.data = self.weight.data.t().contiguous().t()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        self._check_not_packed()
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self._check_not_packed()
+        super()._save_to_state_dict(*arguments, **options)
+
+    def _check_not_packed(self) -> None:
+        if self.packed is not None:
+            raise RuntimeError(
+                "after pack_weights() a model can only compute: load it anew to save, move or convert it."
+            )
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
