@@ -44,6 +44,9 @@ _HOMES = {
     "HeadImportance": "headspec.search.importance",
     "search_plan": "headspec.search.search_plan",
     "Budget": "headspec.search.budget",
+    "export_model": "headspec.export.export",
+    "pruned_model": "headspec.export.surgery",
+    "register": "headspec.load.pruned",
     "analyze": "headspec.pipeline",
     "show": "headspec.show",
 }

@@ -4,8 +4,10 @@ A leaf: no torch, no knowledge of what the bytes mean.
 """
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from headspec.errors import HeadspecError
@@ -30,6 +32,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
             f"cannot write {path}: {error.strerror or error}. Is there room, and permission?"
         ) from error
     return path
+
+
+@contextmanager
+def unfinished_folder(beside: Path) -> Iterator[Path]:
+    """A temporary folder beside `beside`, to fill and then rename; removed at the end if it is still there."""
+    beside = Path(beside).absolute()
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside.parent))
+    try:
+        folder.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can open
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_readable(folder: Path) -> None:
+    """Give every file of a folder the permissions that new files have; some libraries make theirs private."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
 
 
 def writable_folder(path: Path) -> Path:

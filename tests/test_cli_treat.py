@@ -290,7 +290,6 @@ def test_random_weights_say_so(
         (["sweep", "demo", "--vary", "dead_spred=1"], "unknown threshold dead_spred"),
         (["sweep", "NEOX", "--engine", "slow"], "engine 'slow': choose one of fast, hooks, ray"),
         (["sweep", "NEOX", "--heads", "L7H0"], "layer 7 was not probed|unknown heads L7H0"),
-        (["search", "demo"], "a budget needs a limit"),
         (["search", "demo", "--max-kv-share", "half"], "--max-kv-share 'half': write a share like 2% or 0.02"),
         (["search", "demo", "--max-ppl-increase", "%"], "--max-ppl-increase '%': write a share"),
         (["search", "demo", "--max-kv-share", "25"], r"max_kv_share is a share in \[0, 1\]"),

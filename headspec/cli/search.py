@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     from headspec.search.search_plan import SearchResult
 
 
+DEFAULT_LIMIT = "2%"
+"""Of the perplexity's increase, where no limit is given."""
+
+
 @app.command()
 def search(
     model: ModelArgument,
     max_kl: Annotated[float | None, option("Most KL to the original, nats a token.")] = None,
-    max_ppl_increase: Annotated[str | None, option("Most increase of the perplexity: 2% or 0.02.")] = None,
+    max_ppl_increase: Annotated[
+        str | None, option("Most increase of the perplexity: 2% or 0.02. 2% if no limit at all is given.")
+    ] = None,
     max_kv_share: Annotated[str | None, option("Most KV bytes left: 25% or 0.25.")] = None,
     min_induction_kept: Annotated[str, option("Least induction accuracy kept: 90% or 0.9.")] = "90%",
     treatments: Annotated[str, option("What may be done with a head, comma between.")] = (
@@ -54,6 +60,9 @@ def search(
     from headspec.plan.treatments import parse_treatment
     from headspec.search.budget import Budget
 
+    if max_kl is None and max_ppl_increase is None and max_kv_share is None:
+        max_ppl_increase = DEFAULT_LIMIT
+        say(f"no limit given: --max-ppl-increase {DEFAULT_LIMIT}")
     shares = {"max_ppl_increase": max_ppl_increase, "max_kv_share": max_kv_share}
     given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
     budget = Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)

@@ -55,7 +55,7 @@ def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = No
     model.tie_weights()
     if source.can_generate() and source.generation_config is not None:
         model.generation_config = source.generation_config
-    return model.to(source.dtype).eval()
+    return model.eval()
 
 
 def pruned_tensors(source: Any, plan: HeadPlan) -> Iterator[tuple[str, Tensor]]:

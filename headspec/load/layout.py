@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headspec.errors import ModelError
+from headspec.load.pruned import refuse_pruned
 
 OUTPUT_PROJECTIONS = ("dense", "o_proj", "out_proj")
 QUERY_PROJECTIONS = ("query_key_value", "q_proj")
@@ -43,6 +44,7 @@ def attention_layers(model: Any, d_head: int) -> list[AttentionLayer]:
     Raises:
         ModelError: Attention that is not built the usual way.
     """
+    refuse_pruned(model.config.model_type, "probed, treated or searched")
     modules = dict(model.named_modules())
     layers = []
     for path, module in modules.items():

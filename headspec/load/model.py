@@ -19,6 +19,7 @@ from headspec.load.explained import explained
 from headspec.load.identity import NAME_ATTRIBUTE, huggingface_config, identify
 from headspec.load.names import ModelName, Origin, resolve
 from headspec.load.plain import PlainModel
+from headspec.load.pruned import refuse_pruned, register
 from headspec.load.weights import check_directory, complete_weights_class
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _pretrained(want: _Wanted, attention: str) -> Any:
     """The Hugging Face model of a directory or hub id."""
     if want.source.origin is Origin.DIRECTORY:
         check_directory(Path(want.source.location))
+    register()  # exported models load with headspec's own code
     hf = complete_weights_class().from_pretrained(
         want.source.location, dtype=want.dtype, attn_implementation=attention, revision=want.source.revision or "main",
         trust_remote_code=want.trust_remote_code, device_map=want.device_map,
@@ -159,7 +161,11 @@ def _pretrained(want: _Wanted, attention: str) -> Any:
 def _pretrained_bridge(want: _Wanted) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
-    if not _has_tokenizer(want.source):
+    has_tokenizer = _has_tokenizer(want.source)
+    if want.source.origin is Origin.DIRECTORY:
+        register()
+        refuse_pruned(read_config(want.source, want.trust_remote_code).model_type, "hooked (load_plain loads it)")
+    if not has_tokenizer:
         # Left to itself, TransformerLens would go on with a two-token tokenizer, without a word.
         return _bridge(_pretrained(want, "eager"), tokenizer=None)
     placement = {"device": want.start} if want.device_map is None else {"device_map": want.device_map}

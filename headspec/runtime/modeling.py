@@ -31,6 +31,23 @@ class PrunedPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
 
+    @classmethod
+    def from_pretrained(cls, name: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As transformers' `from_pretrained`, but a checkpoint whose config and weights disagree is refused.
+
+        transformers would fill the gaps with random numbers.
+        """
+        strict = not kwargs.get("ignore_mismatched_sizes", False)
+        kwargs["ignore_mismatched_sizes"] = True  # so that all that is wrong comes to light below
+        model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        wrong = {
+            word: sorted(map(str, found.get(f"{word}_keys", ()))) for word in ("missing", "unexpected", "mismatched")
+        }
+        if strict and any(wrong.values()):
+            words = "; ".join(f"{word}: {', '.join(keys[:4])}" for word, keys in wrong.items() if keys)
+            raise ValueError(f"config.json and weights of {name} disagree ({words}). Copy or export the model anew.")
+        return (model, found) if output_loading_info else model
+
 
 class PrunedGPTNeoXModel(PrunedPreTrainedModel):
     """Embedding, layers and final norm."""

@@ -1,0 +1,61 @@
+"""`headspec export`: a plan becomes a model that loads without headspec."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headspec.cli.app import Debug, ModelArgument, app, option, quieten_libraries, say, say_files
+from headspec.cli.shared import Dtype, Seed, warn_of_random_weights
+
+
+class To(StrEnum):
+    """What an export is, as `headspec.export.export.Target` has it; here without importing torch."""
+
+    HF = "hf"
+    DENSE_TWIN = "dense-twin"
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    plan: Annotated[Path, option("The plan.json of `headspec search`, `ablate` or your own.")],
+    out: Annotated[Path, option("Folder of the new model.")],
+    to: Annotated[
+        To, option("hf: pruned and faster, runs code from its folder. dense-twin: plain GPT-NeoX, no windows.")
+    ] = To.HF,
+    head_map: Annotated[
+        Path | None, option("Saved with it; by default the head_map.json beside the plan, if there is one.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in the folder.")] = False,
+    dtype: Dtype = "float32",
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Write MODEL, treated as the plan says, as a Hugging Face model."""
+    from headspec.classify.head_map import HeadMap
+    from headspec.load.names import resolve
+    from headspec.pipeline import HEAD_MAP
+    from headspec.plan.plan import HeadPlan
+    from headspec.plan.size import plan_size
+
+    resolve(model)
+    chosen = HeadPlan.load(plan)
+    beside = plan.with_name(HEAD_MAP)
+    found = HeadMap.load(head_map or beside) if head_map is not None or beside.is_file() else None
+    quieten_libraries()
+    from headspec.export.export import export_model
+
+    say(f"exporting {model}")
+    files = export_model(
+        model, chosen, out, to=to.value, head_map=found, overwrite=overwrite, dtype=dtype, seed=seed
+    )  # fmt: skip
+    if to is To.HF:
+        size = plan_size(chosen)
+        say(
+            f"{size.removed_share:.1%} of the attention weights removed; KV cache of {size.n_tokens} tokens: "
+            f"{size.kv_share:.1%} of the original's"
+        )
+    warn_of_random_weights(model)
+    say_files(out, files)

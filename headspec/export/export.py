@@ -1,0 +1,139 @@
+"""`export_model`: a plan and a model become a folder that transformers loads."""
+
+import warnings
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headspec.classify.head_map import HeadMap
+from headspec.errors import HeadspecError, ModelError
+from headspec.export.card import model_card
+from headspec.export.folder import check_space, check_target, fill_folder
+from headspec.export.surgery import pruned_model
+from headspec.export.twin import dense_twin
+from headspec.load.model import load_plain
+from headspec.load.names import ModelName, resolve
+from headspec.load.plain import as_plain
+from headspec.load.pruned import refuse_pruned, register
+from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Compress, Window
+
+ARCHITECTURE = "gpt_neox"
+"""`model_type` of the models that can be exported: Pythia and every other GPT-NeoX."""
+SHARD = "2GB"
+"""Largest weight file; also what writing needs in memory beside the model."""
+
+
+class Target(StrEnum):
+    """What an export is."""
+
+    HF = "hf"
+    """The pruned model: faster, and runs code from its folder."""
+    DENSE_TWIN = "dense-twin"
+    """A plain GPT-NeoX of the original shape whose removed heads are dead: no code, no windows, not faster."""
+
+
+def export_model(
+    model: Any,
+    plan: HeadPlan | Path | str,
+    out: Path | str,
+    *,
+    to: Target | str = Target.HF,
+    head_map: HeadMap | None = None,
+    overwrite: bool = False,
+    dtype: torch.dtype | str = torch.float32,
+    revision: str | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Write the model as the plan treats it into a folder that `AutoModelForCausalLM.from_pretrained` loads.
+
+    The folder holds weights (safetensors), configuration, the code that runs it, the original's tokenizer and
+    generation config, the plan, the head map and a model card. The original is not changed.
+
+    Args:
+        model: A name as for `load_model`, a PlainModel, a TransformerBridge (its Hugging Face model is exported;
+            weights edited in the bridge are refused) or a GPTNeoXForCausalLM.
+        plan: A HeadPlan for this model, or the path of a saved one.
+        out: The folder; new, empty, or with `overwrite` one of an earlier export.
+        to: `hf`, or `dense-twin` for a plain GPT-NeoX of the original shape, which cannot hold windows.
+        head_map: Saved with it, as `head_map.json`.
+        overwrite: Replace what an earlier export wrote into `out`, and nothing else.
+        dtype: Of the weights when `model` is a name. Half the bytes as float16, and rounded.
+        revision: On the hub, when `model` is a name.
+        seed: Draws the weights of `random:` models.
+
+    Returns:
+        The names of the files written.
+
+    Raises:
+        HeadspecError: A plan with treatments that cannot be exported, a folder that must not be written to or has no
+            room.
+        ModelError: Not a GPT-NeoX, or a model that is pruned already.
+        RecordError: The plan is for another model.
+    """
+    target, out = _target(to), Path(out).expanduser()
+    plan = plan if isinstance(plan, HeadPlan) else HeadPlan.load(plan)
+    _check_plan(plan, target)
+    check_target(out, overwrite)
+    source = resolve(str(model), revision) if isinstance(model, str | Path) else None
+    loaded = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed) if source else model
+    plain = as_plain(loaded)
+    _check_architecture(plain.huggingface.config)
+    plan.about.check_model(plain.identity)
+    if head_map is not None:
+        head_map.about.check_model(plan.about.model, plan.about.n_layers, plan.about.n_heads)
+    treated = dense_twin(plain.huggingface, plan) if target is Target.DENSE_TWIN else _pruned(plain.huggingface, plan)
+    check_space(out, sum(tensor.numel() * tensor.element_size() for tensor in treated.parameters()))
+
+    def fill(folder: Path) -> None:
+        treated.save_pretrained(folder, max_shard_size=SHARD)
+        if plain.tokenizer is not None:
+            plain.tokenizer.save_pretrained(folder)
+        plan.save(folder / "plan.json")
+        if head_map is not None:
+            head_map.save(folder / "head_map.json")
+        _write_card(folder, plan, source, target)
+
+    return fill_folder(out, fill)
+
+
+def _target(to: Target | str) -> Target:
+    if to not in tuple(Target):
+        raise HeadspecError(f"to={to!r}: choose {' or '.join(Target)}.")
+    return Target(to)
+
+
+def _check_plan(plan: HeadPlan, target: Target) -> None:
+    if compressed := plan.heads(Compress):
+        raise HeadspecError(
+            f"{', '.join(map(str, compressed))}: KV-compression policies cannot be exported: use plan.without(…) for "
+            "these heads."
+        )
+    if target is Target.DENSE_TWIN and (windowed := plan.heads(Window)):
+        warnings.warn(
+            f"a dense twin cannot hold windows: the {len(windowed)} windowed heads see every key.", stacklevel=3
+        )
+
+
+def _check_architecture(config: Any) -> None:
+    refuse_pruned(config.model_type, "exported again")
+    if config.model_type != ARCHITECTURE:
+        raise ModelError(
+            f"{config.model_type} models cannot be exported: headspec writes GPT-NeoX (model_type {ARCHITECTURE}: "
+            "Pythia, gpt-neox-20b and their like) only."
+        )
+
+
+def _pruned(source: Any, plan: HeadPlan) -> Any:
+    register()  # makes save_pretrained write the code, too
+    origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec")}
+    return pruned_model(source, plan, origin)
+
+
+def _write_card(folder: Path, plan: HeadPlan, source: ModelName | None, target: Target) -> None:
+    code = sorted(path.name for path in folder.glob("*.py"))
+    card = model_card(plan, source, target is Target.DENSE_TWIN, code)
+    (folder / "README.md").write_text(card, encoding="utf-8")

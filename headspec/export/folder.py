@@ -1,0 +1,86 @@
+"""The folder of an exported model: written whole or not at all, and never over what somebody else put there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from headspec.errors import HeadspecError
+from headspec.files import make_readable, unfinished_folder
+
+MANIFEST = "headspec_export.json"
+"""Names the files of an export, so that a later one replaces those and no others."""
+CONFIG = "config.json"
+"""Moved last: without it a folder does not load."""
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that must not be written to."""
+    if out.exists() and not out.is_dir():
+        raise HeadspecError(f"{out} is a file: name a folder to export to.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise HeadspecError(
+            f"{out} is not empty: choose another folder, or --overwrite (overwrite=True), which replaces what an "
+            "earlier export wrote there and nothing else."
+        )
+    if not (out / MANIFEST).is_file():
+        raise HeadspecError(f"{out} was not written by headspec ({MANIFEST} is not there): choose another folder.")
+
+
+def check_space(out: Path, n_bytes: int) -> None:
+    """Refuse a disk that is too full."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < n_bytes:
+        raise HeadspecError(
+            f"the model needs {n_bytes / 1e9:.2f} GB, and {place} has {free / 1e9:.2f} GB free: make room or choose "
+            "another folder."
+        )
+
+
+def fill_folder(out: Path, fill: Callable[[Path], object]) -> list[str]:
+    """Let `fill` write a temporary folder beside `out`, then put it there; answers which files.
+
+    A crash before leaves `out` as it was. In a folder of an earlier export its files are replaced one by one, its
+    config.json last; files that it did not write stay.
+    """
+    try:
+        with unfinished_folder(out) as temporary:
+            fill(temporary)
+            names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
+            manifest = json.dumps({"schema": "headspec.Export/1", "files": [*names, MANIFEST]}, indent=1) + "\n"
+            (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+            make_readable(temporary)
+            if out.exists() and any(out.iterdir()):
+                _replace(out, temporary, [*names, MANIFEST])
+            else:
+                if out.exists():
+                    out.rmdir()
+                temporary.rename(out)
+    except OSError as error:
+        raise HeadspecError(f"cannot write {out}: {error.strerror or error}. Is there room, and permission?") from error
+    return [*names, MANIFEST]
+
+
+def _replace(out: Path, new: Path, names: list[str]) -> None:
+    try:
+        old = [name for name in json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"] if _inside(out, name)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HeadspecError(f"{out / MANIFEST} is damaged: choose another folder.") from error
+    foreign = [name for name in names if (out / name).exists() and name not in old]
+    if foreign:
+        raise HeadspecError(f"{out} has {', '.join(foreign)} from somebody else: choose another folder.")
+    (out / CONFIG).unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: name == CONFIG):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (new / name).replace(out / name)
+    for name in set(old) - set(names):
+        (out / name).unlink(missing_ok=True)
+
+
+def _inside(out: Path, name: str) -> bool:
+    return (out / name).resolve().is_relative_to(out.resolve())
