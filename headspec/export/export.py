@@ -18,8 +18,8 @@ from headspec.load.model import load_plain
 from headspec.load.names import ModelName, resolve
 from headspec.load.plain import as_plain
 from headspec.load.pruned import refuse_pruned, register
-from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Compress, Window
+from headspec.plan.plan import HeadPlan, check_applicable
+from headspec.plan.treatments import Window
 
 ARCHITECTURE = "gpt_neox"
 """`model_type` of the models that can be exported: Pythia and every other GPT-NeoX."""
@@ -107,12 +107,9 @@ def _target(to: Target | str) -> Target:
 
 
 def _check_plan(plan: HeadPlan, target: Target) -> None:
-    if compressed := plan.heads(Compress):
-        raise HeadspecError(
-            f"{', '.join(map(str, compressed))}: KV-compression policies cannot be exported: use plan.without(…) for "
-            "these heads."
-        )
-    if target is Target.DENSE_TWIN and (windowed := plan.heads(Window)):
+    check_applicable(plan)
+    windowed = plan.heads(Window)
+    if target is Target.DENSE_TWIN and windowed:
         warnings.warn(
             f"a dense twin cannot hold windows: the {len(windowed)} windowed heads see every key.", stacklevel=3
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headspec.errors import ModelError
+from headspec.load.pruned import MODEL_TYPE
 
 NAME_ATTRIBUTE = "headspec_name"
 """Where `load_model` leaves the name it was asked for; a bridge booted by hand goes by its own."""
@@ -78,7 +79,7 @@ def prepends_bos(model: Any) -> bool:
     if hasattr(model, "cfg"):
         return bool(getattr(model.cfg, "default_prepend_bos", False))
     config = huggingface_config(model)
-    if config.model_type == "gpt_neox":  # spares the seconds that importing TransformerLens takes
+    if config.model_type in ("gpt_neox", MODEL_TYPE):  # spares the seconds that importing TransformerLens takes
         return False
     from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
     from transformer_lens.model_bridge.sources import build_bridge_config_from_hf

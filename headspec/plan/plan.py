@@ -188,12 +188,12 @@ class HeadPlan:
 
 
 def check_applicable(plan: HeadPlan) -> None:
-    """Refuse treatments that cannot be carried out on a live model yet."""
+    """Refuse treatments that nothing can carry out yet."""
     compressed = plan.heads(Compress)
     if compressed:
         raise HeadspecError(
-            f"{', '.join(map(str, compressed))}: KV-compression policies act on the cache of an exported model and "
-            "cannot be applied to a live one: use plan.without(…) for these heads."
+            f"{', '.join(map(str, compressed))}: KV-compression policies can neither be applied to a live model nor "
+            "exported yet: use plan.without(…) for these heads."
         )
 
 

@@ -27,11 +27,23 @@ class Step:
     def __init__(self, n_past: int, n_new: int, real: Tensor | None, rotation: tuple, device: Any, tricks: Tricks):
         self.n_past, self.n_new, self.n_total = n_past, n_new, n_past + n_new
         self.real, self.device, self.tricks = real, device, tricks
+        self.rotation = rotation
         cos, sin = rotation
         half = sin.shape[-1] // 2
         self.cos = cos[:, :, None, None]  # [batch or 1, new, q or k, head, rotary]
         self.sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)[:, :, None, None]
         self._made: dict = {}
+
+    def to(self, device: Any, **options: Any) -> "Step":
+        """The same on another device; accelerate calls it where layers are spread over devices."""
+        if torch.device(device) == torch.device(self.device):
+            return self
+        real, rotation = self.real, tuple(part.to(device, **options) for part in self.rotation)
+        real = None if real is None else real.to(device, **options)
+        return self.once(
+            ("to", str(device)),
+            lambda: Step(self.n_past, self.n_new, real, rotation, device, self.tricks),
+        )
 
     def once(self, name: tuple, make: Callable[[], Any]) -> Any:
         """The result of `make`, computed for the first layer that asks and kept for the others."""
