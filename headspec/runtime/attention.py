@@ -13,7 +13,7 @@ from .step import Step
 
 BLOCK = 32
 """Queries that a windowed head reads together. Shorter blocks waste less on keys that only some of them see; longer
-ones make larger matrix products (32 was the quickest for windows up to 32, docs/runtime.md)."""
+ones make larger matrix products (32 was the quickest for windows up to 32, docs/speed.md)."""
 
 
 def see_all(query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:

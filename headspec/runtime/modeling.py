@@ -181,7 +181,7 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
 
         Takes no more memory: the weights as they were are gone, so that the model can then neither be saved nor moved,
         converted or trained. Does nothing where torch has no oneDNN. For a batch of one it does not pay
-        (docs/runtime.md).
+        (docs/speed.md).
         """
         for module in self.modules():
             if isinstance(module, FastLinear):

@@ -38,12 +38,13 @@ class Step:
         """The same on another device; accelerate calls it where layers are spread over devices."""
         if torch.device(device) == torch.device(self.device):
             return self
-        real, rotation = self.real, tuple(part.to(device, **options) for part in self.rotation)
-        real = None if real is None else real.to(device, **options)
-        return self.once(
-            ("to", str(device)),
-            lambda: Step(self.n_past, self.n_new, real, rotation, device, self.tricks),
-        )
+
+        def copy() -> Step:
+            real = None if self.real is None else self.real.to(device, **options)
+            rotation = tuple(part.to(device, **options) for part in self.rotation)
+            return Step(self.n_past, self.n_new, real, rotation, device, self.tricks)
+
+        return self.once(("to", str(device)), copy)
 
     def once(self, name: tuple, make: Callable[[], Any]) -> Any:
         """The result of `make`, computed for the first layer that asks and kept for the others."""

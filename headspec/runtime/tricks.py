@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Tricks:
     """What the model may do to be fast. All are exact: with any of them off the outputs are the same up to rounding.
 
-    A model's are `model.tricks`; the figures beside them are from docs/runtime.md.
+    A model's are `model.tricks`; the figures beside them are from docs/speed.md.
     """
 
     bands: bool = True
