@@ -26,7 +26,7 @@ def export(
         To, option("hf: pruned and faster, runs code from its folder. dense-twin: plain GPT-NeoX, no windows.")
     ] = To.HF,
     head_map: Annotated[
-        Path | None, option("Saved with it; by default the head_map.json beside the plan, if there is one.")
+        Path | None, option("Saved with it; by default the head map beside the plan, if there is one.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in the folder.")] = False,
     dtype: Dtype = "float32",
@@ -42,8 +42,9 @@ def export(
 
     resolve(model)
     chosen = HeadPlan.load(plan)
-    beside = plan.with_name(HEAD_MAP)
-    found = HeadMap.load(head_map or beside) if head_map is not None or beside.is_file() else None
+    beside = (path for path in map(plan.with_name, (HEAD_MAP, "head_map.json")) if path.is_file())
+    where = head_map or next(beside, None)
+    found = None if where is None else HeadMap.load(where)
     quieten_libraries()
     from headspec.export.export import export_model
 

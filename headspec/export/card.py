@@ -35,9 +35,9 @@ def model_card(plan: HeadPlan, source: ModelName | None, twin: bool, files: list
         f"---\n{data.to_yaml()}\n---\n\n# {name}, treated by headspec",
         _summary(plan, twin),
         _loading(twin, files),
-        _damage(plan.certificate),
+        _damage(plan, twin),
         _heads(plan, twin),
-        _origin(plan, source),
+        _origin(plan, source, twin),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -45,6 +45,7 @@ def model_card(plan: HeadPlan, source: ModelName | None, twin: bool, files: list
 def license_of(source: ModelName | None) -> str:
     """The licence of the original, as far as it is known: `unknown` otherwise."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     if source is None:
         return "unknown"
@@ -55,7 +56,7 @@ def license_of(source: ModelName | None) -> str:
         return "unknown"
     try:
         return ModelCard.load(card).data.license or "unknown"
-    except (ValueError, OSError):
+    except (ValueError, OSError, YAMLError):
         return "unknown"
 
 
@@ -67,15 +68,15 @@ def _summary(plan: HeadPlan, twin: bool) -> str:
         text += "their weights are zero, and the constants that stand in for them are in the biases. "
         if windowed:
             text += (
-                f"The plan also gives {windowed} heads a window; this dense twin cannot hold windows, so that these "
-                "heads see every key, as in the original. "
+                f"The plan also gives a window to some ({windowed}); this dense twin cannot hold windows: they see "
+                "every key, as in the original. "
             )
         text += "The model has its original shape and is not faster."
     else:
         text += (
             f"they are not computed and their weights are gone ({size.removed_share:.1%} of the attention weights). "
-            f"{windowed} heads see a window of keys and the first tokens, and keep no more than those. The KV cache "
-            f"of {size.n_tokens} tokens is {size.kv_share:.1%} of the original's. Nothing was trained."
+            f"Heads that see a window of keys and the first tokens, and keep no more than those: {windowed}. The KV "
+            f"cache of {size.n_tokens} tokens is {size.kv_share:.1%} of the original's. Nothing was trained."
         )
     if plan.about.model.startswith("random:"):
         text += "\n\n**RANDOM WEIGHTS**: good for timing and tests only."
@@ -98,9 +99,12 @@ def _loading(twin: bool, files: list[str]) -> str:
     )
 
 
-def _damage(certificate: Mapping[str, Any] | None) -> str:
-    if not certificate or "quality" not in certificate:
+def _damage(plan: HeadPlan, twin: bool) -> str:
+    certificate = plan.certificate or {}
+    if not isinstance(certificate.get("quality"), Mapping):
         return "## What it costs\n\nNot measured: the plan has no certificate. `headspec search` writes one."
+    if twin and plan.heads(Window):
+        return "## What it costs\n\nNot measured: the plan's certificate counts the windows, which this model has not."
     quality = certificate["quality"]
     rows = [
         ("KL to the original, nats/token", _estimate(quality.get("kl"), "{:.4f}")),
@@ -151,11 +155,11 @@ def _heads(plan: HeadPlan, twin: bool) -> str:
     )
 
 
-def _origin(plan: HeadPlan, source: ModelName | None) -> str:
+def _origin(plan: HeadPlan, source: ModelName | None, twin: bool) -> str:
     text = f"## Origin\n\nOriginal: {plan.about.model}"
     if source is not None and source.origin is Origin.HUB:
         text += f" (https://huggingface.co/{source.location})"
     return (
         f"{text}; licence: {license_of(source)}, which also holds for these weights. Plan: `plan.json`, digest "
-        f"{plan.digest[:16]}. The Python files are headspec's, under the MIT licence."
+        f"{plan.digest[:16]}." + ("" if twin else " The Python files are headspec's, under the MIT licence.")
     )

@@ -21,8 +21,9 @@ from headspec.load.pruned import refuse_pruned, register
 from headspec.plan.plan import HeadPlan, check_applicable
 from headspec.plan.treatments import Window
 
-ARCHITECTURE = "gpt_neox"
-"""`model_type` of the models that can be exported: Pythia and every other GPT-NeoX."""
+ARCHITECTURE = "GPTNeoXForCausalLM"
+"""transformers' class of the models that can be exported: Pythia and every other GPT-NeoX."""
+HEAD_MAP = "head_map.json"
 SHARD = "2GB"
 """Largest weight file; also what writing needs in memory beside the model."""
 
@@ -80,8 +81,8 @@ def export_model(
     check_target(out, overwrite)
     source = resolve(str(model), revision) if isinstance(model, str | Path) else None
     loaded = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed) if source else model
-    plain = as_plain(loaded)
-    _check_architecture(plain.huggingface.config)
+    plain = as_plain(loaded, instead="undo that, or export a GPTNeoXForCausalLM with the edited weights")
+    _check_architecture(plain.huggingface)
     plan.about.check_model(plain.identity)
     if head_map is not None:
         head_map.about.check_model(plan.about.model, plan.about.n_layers, plan.about.n_heads)
@@ -94,7 +95,7 @@ def export_model(
             plain.tokenizer.save_pretrained(folder)
         plan.save(folder / "plan.json")
         if head_map is not None:
-            head_map.save(folder / "head_map.json")
+            head_map.save(folder / HEAD_MAP)
         _write_card(folder, plan, source, target)
 
     return fill_folder(out, fill)
@@ -115,12 +116,14 @@ def _check_plan(plan: HeadPlan, target: Target) -> None:
         )
 
 
-def _check_architecture(config: Any) -> None:
-    refuse_pruned(config.model_type, "exported again")
-    if config.model_type != ARCHITECTURE:
+def _check_architecture(model: Any) -> None:
+    refuse_pruned(model.config.model_type, "exported again")
+    kind, name = model.config.model_type, type(model).__name__
+    if name != ARCHITECTURE:
+        came = f"a {name}" if kind == "gpt_neox" else f"{kind} models"
         raise ModelError(
-            f"{config.model_type} models cannot be exported: headspec writes GPT-NeoX (model_type {ARCHITECTURE}: "
-            "Pythia, gpt-neox-20b and their like) only."
+            f"{came} cannot be exported: headspec writes GPT-NeoX language models only ({ARCHITECTURE}: Pythia, "
+            "gpt-neox-20b and their like)."
         )
 
 

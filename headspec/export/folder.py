@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headspec.errors import HeadspecError
-from headspec.files import make_readable, unfinished_folder
+from headspec.files import make_readable, unfinished_folder, write_whole
 
 MANIFEST = "headspec_export.json"
 """Names the files of an export, so that a later one replaces those and no others."""
@@ -48,38 +48,56 @@ def fill_folder(out: Path, fill: Callable[[Path], object]) -> list[str]:
     A crash before leaves `out` as it was. In a folder of an earlier export its files are replaced one by one, its
     config.json last; files that it did not write stay.
     """
+    out = out.resolve()
     try:
         with unfinished_folder(out) as temporary:
             fill(temporary)
             names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-            manifest = json.dumps({"schema": "headspec.Export/1", "files": [*names, MANIFEST]}, indent=1) + "\n"
-            (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+            names.append(MANIFEST)
+            _write_manifest(temporary, names)
             make_readable(temporary)
-            if out.exists() and any(out.iterdir()):
-                _replace(out, temporary, [*names, MANIFEST])
+            if out.exists():
+                _move_into(out, temporary, names)
             else:
-                if out.exists():
-                    out.rmdir()
                 temporary.rename(out)
     except OSError as error:
         raise HeadspecError(f"cannot write {out}: {error.strerror or error}. Is there room, and permission?") from error
-    return [*names, MANIFEST]
+    return names
 
 
-def _replace(out: Path, new: Path, names: list[str]) -> None:
-    try:
-        old = [name for name in json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"] if _inside(out, name)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HeadspecError(f"{out / MANIFEST} is damaged: choose another folder.") from error
+def _write_manifest(folder: Path, names: list[str]) -> None:
+    manifest = json.dumps({"schema": "headspec.Export/1", "files": names}, indent=1) + "\n"
+    write_whole(folder / MANIFEST, lambda path: path.write_text(manifest, encoding="utf-8"))
+
+
+def _move_into(out: Path, new: Path, names: list[str]) -> None:
+    """Put the new files into a folder that is there, in place of those of an earlier export."""
+    old = _earlier_files(out)
     foreign = [name for name in names if (out / name).exists() and name not in old]
     if foreign:
         raise HeadspecError(f"{out} has {', '.join(foreign)} from somebody else: choose another folder.")
+    _write_manifest(out, [*old, *(name for name in names if name not in old)])  # if this is cut off, it can be repeated
     (out / CONFIG).unlink(missing_ok=True)
-    for name in sorted(names, key=lambda name: name == CONFIG):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (new / name).replace(out / name)
-    for name in set(old) - set(names):
-        (out / name).unlink(missing_ok=True)
+    for name in names[:-1]:
+        if name != CONFIG:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).replace(out / name)
+    for stale in set(old) - set(names):
+        (out / stale).unlink(missing_ok=True)
+    for name in (MANIFEST, CONFIG):
+        if name in names:
+            (new / name).replace(out / name)
+
+
+def _earlier_files(out: Path) -> list[str]:
+    """What an earlier export wrote into this folder."""
+    if not (out / MANIFEST).exists():
+        return []
+    try:
+        names = [name + "" for name in json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HeadspecError(f"{out / MANIFEST} is damaged: choose another folder.") from error
+    return [name for name in names if _inside(out, name) and not (out / name).is_dir()]
 
 
 def _inside(out: Path, name: str) -> bool:

@@ -37,8 +37,12 @@ class PlainModel:
         return self
 
 
-def as_plain(model: Any) -> PlainModel:
+def as_plain(model: Any, instead: str = 'use engine="hooks"') -> PlainModel:
     """The plain model inside whatever was given; of a TransformerBridge a twin that shares its weights.
+
+    Args:
+        model: A PlainModel, a TransformerBridge or a Hugging Face model.
+        instead: What the error tells to do with a bridge that was changed.
 
     Raises:
         ModelError: A bridge that computes something else than its Hugging Face model: weights were edited after
@@ -52,7 +56,7 @@ def as_plain(model: Any) -> PlainModel:
         config: Any = model.config
         return PlainModel(model, config.name_or_path or type(model).__name__)
     plain = PlainModel(_twin(model), identify(model).name, model.tokenizer)
-    _check_same(model, plain)
+    _check_same(model, plain, instead)
     return plain
 
 
@@ -61,6 +65,7 @@ def _twin(bridge: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(bridge.original_model.config)  # from_config writes into it
+    config.output_attentions = False  # which TransformerLens sets
     try:
         with torch.device("meta"):
             twin = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
@@ -73,6 +78,7 @@ def _twin(bridge: Any) -> Any:
         source = _unwrapped(bridge.original_model, path)
         for own, theirs in ((module._parameters, source._parameters), (module._buffers, source._buffers)):
             own.update({name: theirs[name] for name, value in own.items() if value is not None})
+    twin.generation_config = bridge.original_model.generation_config
     return twin
 
 
@@ -90,7 +96,7 @@ def _original(module: Any) -> Any:
     return module
 
 
-def _check_same(bridge: Any, plain: PlainModel) -> None:
+def _check_same(bridge: Any, plain: PlainModel, instead: str) -> None:
     """Compare the logits of a few tokens: a bridge whose weights were edited computes something else."""
     identity = identify(bridge)
     hooked = any(point.fwd_hooks for point in bridge.hook_dict.values())
@@ -105,5 +111,5 @@ def _check_same(bridge: Any, plain: PlainModel) -> None:
         return
     raise ModelError(
         f"{identity.name}: this TransformerBridge gives other logits than its Hugging Face model (edited weights, or "
-        'hooks that change activations), which the fast engine would not see: use engine="hooks".'
+        f"hooks that change activations), which would be overlooked here: {instead}."
     )

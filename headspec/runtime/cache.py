@@ -21,10 +21,10 @@ class LayerCache(CacheLayerMixin):
         super().__init__()
         self.length = 0
         """Columns read, padding included."""
-        self.stores: list[FullStore | RingStore] = [
-            RingStore(group, group.window if tricks.rings else context) if group.window else FullStore(group, expected)
-            for group in groups
-        ]
+        self.stores: list[FullStore | RingStore] = []
+        for group in groups:
+            slots = min(group.window, expected or context) if tricks.rings else context
+            self.stores.append(RingStore(group, slots) if group.window else FullStore(group, expected))
 
     @property
     def nbytes(self) -> int:

@@ -46,13 +46,18 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
         """Refuse head groups that no pruned model has, as after editing by hand."""
         if self.head_groups is None:
             return
-        if len(self.head_groups) != self.num_hidden_layers:
+        try:
+            layers = [self.groups(layer) for layer in range(len(self.head_groups))]
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"head_groups has {len(self.head_groups)} layers, the model {self.num_hidden_layers}: config.json does "
-                "not fit this checkpoint."
+                'head_groups is damaged: want one list a layer of {"heads": [0, 3], "window": 8, "sinks": 4}.'
+            ) from error
+        if len(layers) != self.num_hidden_layers:
+            raise ValueError(
+                f"head_groups has {len(layers)} layers, the model {self.num_hidden_layers}: config.json does not fit "
+                "this checkpoint."
             )
-        for layer in range(self.num_hidden_layers):
-            groups = self.groups(layer)
+        for layer, groups in enumerate(layers):
             heads = [head for group in groups for head in group.heads]
             if len(set(heads)) != len(heads) or not set(heads) <= set(range(self.num_attention_heads)):
                 raise ValueError(
@@ -60,7 +65,8 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
                     f"{self.num_attention_heads - 1}."
                 )
             for group in groups:
-                if not group.heads or group.window < 0 or group.sinks < 0:
+                sizes = (group.window, group.sinks)
+                if not group.heads or any(not isinstance(size, int) or size < 0 for size in sizes):
                     raise ValueError(
                         f"head_groups of layer {layer}: {group._asdict()} needs heads, a window of 1 or more keys (0 "
                         "for none) and 0 or more sinks."

@@ -62,17 +62,19 @@ class FastLinear(nn.Linear):
         """Store a wide weight column after column; its shape and values stay."""
         wide = self.out_features >= WIDE * self.in_features
         if wide and self.tricks.transposed and self.weight.is_contiguous():
-            self.weight.data = self.weight.data.t().contiguous().t()
+            with torch.inference_mode(False):  # what inference mode makes could not be trained later
+                self.weight.data = self.weight.data.t().contiguous().t()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
-        self._check_not_packed()
+        self.check_not_packed()
         return super()._apply(fn, recurse)
 
     def _save_to_state_dict(self, *arguments: Any, **options: Any) -> None:
-        self._check_not_packed()
+        self.check_not_packed()
         super()._save_to_state_dict(*arguments, **options)
 
-    def _check_not_packed(self) -> None:
+    def check_not_packed(self) -> None:
+        """Refuse what a packed layer cannot do."""
         if self.packed is not None:
             raise RuntimeError(
                 "after pack_weights() a model can only compute: load it anew to save, move or convert it."
@@ -80,4 +82,5 @@ class FastLinear(nn.Linear):
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    with torch.no_grad():
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")

@@ -31,6 +31,12 @@ class PrunedPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        for module in self.modules():  # before anything is moved or converted
+            if isinstance(module, FastLinear):
+                module.check_not_packed()
+        return super()._apply(fn, recurse)
+
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As transformers' `from_pretrained`, but a checkpoint whose config and weights disagree is refused.
@@ -81,7 +87,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        past_key_values: PrunedCache | None = None,
+        past_key_values: Any = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -106,9 +112,9 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
                 cache.length = step.n_total
             if record and number < len(self.layers) - 1:
                 states.append(hidden)
-        hidden = self.final_layer_norm(hidden if not n_last else hidden[:, -n_last:])
+        hidden = self.final_layer_norm(hidden if record else hidden[:, -n_last:])
         return BaseModelOutputWithPast(
-            last_hidden_state=hidden, past_key_values=past_key_values,
+            last_hidden_state=hidden[:, -n_last:], past_key_values=past_key_values,
             hidden_states=(*states, hidden) if record else None,
         )  # fmt: skip
 
@@ -194,7 +200,7 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        past_key_values: PrunedCache | None = None,
+        past_key_values: Any = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -257,7 +263,8 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
             raise ValueError(
                 f"{n_prompt} prompt tokens and {new or 0} new ones are more than the model's context of {context}."
             )
-        if kwargs.get("past_key_values") is None and setting("use_cache") is not False:
+        kwargs["use_cache"] = setting("use_cache") is not False  # None would read everything anew for every token
+        if kwargs.get("past_key_values") is None and kwargs["use_cache"]:
             kwargs["past_key_values"] = self.make_cache(total)
             if setting("is_assistant"):
                 kwargs["past_key_values"].activate_past_recording()

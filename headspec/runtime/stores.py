@@ -41,7 +41,12 @@ class Store:
 
     def _room(self, like: Tensor, slots: int) -> Tensor:
         """An empty buffer."""
-        return like.new_zeros(*like.shape[:3], slots, like.shape[-1])
+        with torch.inference_mode(False):  # what inference mode makes could not be written to outside it
+            return like.new_zeros(*like.shape[:3], slots, like.shape[-1])
+
+    def _writable(self, buffer: Tensor) -> Tensor:
+        """The buffer, or a copy if autograd may still need what it holds."""
+        return buffer.clone() if torch.is_grad_enabled() and buffer.requires_grad else buffer
 
 
 class FullStore(Store):
@@ -53,7 +58,7 @@ class FullStore(Store):
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over all."""
-        buffer = self._with_room(kv, step)
+        self.buffer = buffer = self._writable(self._with_room(kv, step))
         buffer[:, :, :, step.n_past : step.n_total] = kv
         return see_all(query, buffer[:, :, :, : step.n_total], step, dropout)
 
@@ -83,20 +88,22 @@ class RingStore(Store):
     def __init__(self, group: HeadGroup, slots: int):
         super().__init__(group)
         self.slots = slots
+        """At least `window`, or as many as there will be columns."""
         self.oldest = 0
         """First column that may still be in the ring."""
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over sinks and windows."""
-        if self.buffer is None:
-            self.buffer = self._room(kv, self.group.sinks + self.slots)
+        if step.n_total > self.slots < self.group.window:
+            self._resize(self.group.window, step.n_past)
+        buffer = self._room(kv, self.group.sinks + self.slots) if self.buffer is None else self._writable(self.buffer)
+        self.buffer = buffer
         if query.shape[2] == 1:
-            self._append(self.buffer, kv, step)
-            return see_ring(query, self.buffer, self.group, step, dropout)
-        past = self._latest(self.buffer, step.n_past, self.group.window - 1)
-        self._append(self.buffer, kv, step)
-        near = torch.cat((past, kv), dim=3) if step.n_past else kv
-        return see_window(query, near, self.buffer[:, :, :, : self.group.sinks], self.group, step, dropout)
+            self._append(buffer, kv, step)
+            return see_ring(query, buffer, self.group, step, dropout)
+        near = torch.cat((self._latest(buffer, step.n_past, self.group.window - 1), kv), dim=3) if step.n_past else kv
+        self._append(buffer, kv, step)
+        return see_window(query, near, buffer[:, :, :, : self.group.sinks], self.group, step, dropout)
 
     def check_crop(self, n_before: int, n_after: int) -> None:
         """Whether the windows as of column `n_after` are still there."""
@@ -109,16 +116,18 @@ class RingStore(Store):
 
     def record_past(self, length: int) -> None:
         """From now on keep as many more keys as `crop` may take back."""
-        old, slots = self.buffer, self.group.window + TAKE_BACK
-        if slots <= self.slots:
+        self._resize(max(self.slots, self.group.window + TAKE_BACK), length)
+
+    def _resize(self, slots: int, length: int) -> None:
+        """More slots, after `length` columns."""
+        old, before, self.slots = self.buffer, self.slots, slots
+        if old is None or slots == before:
             return
-        kept = None if old is None else self._latest(old, length, self.group.window)
-        self.slots = slots
-        if old is not None and kept is not None:
-            self.buffer = self._room(old, self.group.sinks + slots)
-            self.buffer[:, :, :, : self.group.sinks] = old[:, :, :, : self.group.sinks]
-            self._write(self.buffer, kept, length)
-            self.oldest = length - kept.shape[3]
+        kept = self._latest(old, length, min(before, self.group.window), before)
+        self.buffer = self._room(old, self.group.sinks + slots)
+        self.buffer[:, :, :, : self.group.sinks] = old[:, :, :, : self.group.sinks]
+        self._write(self.buffer, kept, length)
+        self.oldest = length - kept.shape[3]
 
     def reset(self) -> None:
         """Forget everything."""
@@ -141,9 +150,9 @@ class RingStore(Store):
         if straight < number:
             ring[:, :, :, : number - straight] = latest[:, :, :, straight:]
 
-    def _latest(self, buffer: Tensor, n_total: int, number: int) -> Tensor:
-        """Keys and values of the latest columns before `n_total`, oldest first."""
-        ring, number = buffer[:, :, :, self.group.sinks :], min(number, n_total)
-        start = (n_total - number) % self.slots
-        straight = min(number, self.slots - start)
+    def _latest(self, buffer: Tensor, n_total: int, number: int, slots: int = 0) -> Tensor:
+        """Keys and values of the latest columns before `n_total`, oldest first, from a ring of `slots`."""
+        ring, number, slots = buffer[:, :, :, self.group.sinks :], min(number, n_total), slots or self.slots
+        start = (n_total - number) % slots
+        straight = min(number, slots - start)
         return torch.cat((ring[:, :, :, start : start + straight], ring[:, :, :, : number - straight]), dim=3)
