@@ -48,9 +48,14 @@ def treat(model: Any, folder: Path) -> None:
     """Make the original follow the plan in `folder`."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["treatments"]
     fills = load_file(folder / "plan.safetensors")
+    for name, what in plan.items():
+        if what in ("zero", "mean", "random") and name not in fills:
+            print(f"plan.json removes {name}, but plan.safetensors has no constant for it")
+            sys.exit(1)
     for number, layer in enumerate(model.gpt_neox.layers):
         mine = {name.partition("H")[2]: what for name, what in plan.items() if name.startswith(f"L{number}H")}
-        constants = {int(head): fills[f"L{number}H{head}"] for head in mine if f"L{number}H{head}" in fills}
+        removed = [head for head, what in mine.items() if what in ("zero", "mean", "random")]
+        constants = {int(head): fills[f"L{number}H{head}"] for head in removed}
         windows = {int(head): sizes(what) for head, what in mine.items() if what.startswith("window:")}
         layer.attention.dense.register_forward_pre_hook(overwriting(constants, layer.attention.head_size))
         layer.attention.register_forward_pre_hook(masking(windows, model.config.num_attention_heads), with_kwargs=True)

@@ -79,9 +79,9 @@ def export_model(
     plan = plan if isinstance(plan, HeadPlan) else HeadPlan.load(plan)
     _check_plan(plan, target)
     check_target(out, overwrite)
-    source = resolve(str(model), revision) if isinstance(model, str | Path) else None
-    loaded = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed) if source else model
-    plain = as_plain(loaded, instead="undo that, or export a GPTNeoXForCausalLM with the edited weights")
+    if isinstance(model, str | Path):
+        model = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed)
+    plain = as_plain(model, instead="undo that, or export a GPTNeoXForCausalLM with the edited weights")
     _check_architecture(plain.huggingface)
     plan.about.check_model(plain.identity)
     if head_map is not None:
@@ -96,7 +96,7 @@ def export_model(
         plan.save(folder / "plan.json")
         if head_map is not None:
             head_map.save(folder / HEAD_MAP)
-        _write_card(folder, plan, source, target)
+        _write_card(folder, plan, _source(plain.name), target)
 
     return fill_folder(out, fill)
 
@@ -131,6 +131,14 @@ def _pruned(source: Any, plan: HeadPlan) -> Any:
     register()  # makes save_pretrained write the code, too
     origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec")}
     return pruned_model(source, plan, origin)
+
+
+def _source(name: str) -> ModelName | None:
+    """Where a model of this name comes from; None if it only has a name."""
+    try:
+        return resolve(name)
+    except ModelError:
+        return None
 
 
 def _write_card(folder: Path, plan: HeadPlan, source: ModelName | None, target: Target) -> None:

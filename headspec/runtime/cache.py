@@ -24,7 +24,7 @@ class LayerCache(CacheLayerMixin):
         self.stores: list[FullStore | RingStore] = []
         for group in groups:
             slots = min(group.window, expected or context) if tricks.rings else context
-            self.stores.append(RingStore(group, slots) if group.window else FullStore(group, expected))
+            self.stores.append(RingStore(group, slots) if group.window else FullStore(group, expected, context))
 
     @property
     def nbytes(self) -> int:
@@ -87,7 +87,8 @@ class LayerCache(CacheLayerMixin):
 class PrunedCache(Cache):
     """The KV cache of a pruned model: `model.make_cache()`.
 
-    `nbytes` is what it holds. After `activate_past_recording()` tokens can be taken back by `crop(-n)`.
+    `nbytes` is what it holds: of a windowed head `window` and `sinks` keys, or, if `expected` is less than the window,
+    `expected` and `sinks`. After `activate_past_recording()` tokens can be taken back by `crop(-n)`.
     """
 
     def __init__(self, config: PrunedGPTNeoXConfig, expected: int = 0, tricks: Tricks | None = None):

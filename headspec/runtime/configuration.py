@@ -24,6 +24,7 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
     """
 
     model_type = "headspec_gpt_neox"
+    __no_type_check__ = True  # to runtime type checkers, as `__init__` takes more than the fields
 
     head_groups: list | None = None
     """One list a layer of `{"heads": [0, 3], "window": 8, "sinks": 4}`, without window for heads that see all keys.

@@ -259,9 +259,10 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         new = setting("max_new_tokens")
         total = n_prompt + new if new is not None else max(setting("max_length") or 0, n_prompt)
         context = self.config.max_position_embeddings
-        if n_prompt > context or (new is not None and total > context):
+        if total > context:
             raise ValueError(
-                f"{n_prompt} prompt tokens and {new or 0} new ones are more than the model's context of {context}."
+                f"{n_prompt} prompt tokens and {total - n_prompt} new ones are more than the model's context of "
+                f"{context}."
             )
         kwargs["use_cache"] = setting("use_cache") is not False  # None would read everything anew for every token
         if kwargs.get("past_key_values") is None and kwargs["use_cache"]:

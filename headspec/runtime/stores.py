@@ -52,9 +52,9 @@ class Store:
 class FullStore(Store):
     """Every key, in a buffer for `expected` columns at once, so that nothing is copied while the text grows."""
 
-    def __init__(self, group: HeadGroup, expected: int):
+    def __init__(self, group: HeadGroup, expected: int, context: int):
         super().__init__(group)
-        self.expected = expected
+        self.expected, self.context = expected, context
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over all."""
@@ -65,7 +65,7 @@ class FullStore(Store):
     def _with_room(self, kv: Tensor, step: Step) -> Tensor:
         old = self.buffer
         if old is None or old.shape[3] < step.n_total:
-            grown = -(-step.n_total // GROWTH) * GROWTH
+            grown = min(-(-step.n_total // GROWTH) * GROWTH, self.context)
             self.buffer = self._room(kv, self.expected if step.n_total <= self.expected else grown)
             if old is not None:
                 self.buffer[:, :, :, : old.shape[3]] = old

@@ -38,9 +38,13 @@ MIXED = {
 """Layer 0 has a head of each kind; layer 1 only windows, in the small model; layer 2 no head; layer 3 is whole."""
 
 
-@cache
 def source(kind: str = "parallel") -> PlainModel:
     """A model as transformers has it. Shared: leave it as it is."""
+    return _made(kind)
+
+
+@cache
+def _made(kind: str) -> PlainModel:
     model = tiny_neox(**SIZES[kind])
     model.set_attn_implementation("sdpa")
     return PlainModel(model, kind)
@@ -157,9 +161,7 @@ def wishes(kind: str) -> st.SearchStrategy[dict[str, str]]:
         lambda what: {"keep": st.just("keep"), "gone": gone, "window": windows}[what]
     )
     whole = st.just(["keep"] * n_heads)
-    layers = st.one_of(
-        *(st.lists(what, min_size=n_heads, max_size=n_heads) for what in (heads, windows, gone)), whole
-    )
+    layers = st.one_of(*(st.lists(what, min_size=n_heads, max_size=n_heads) for what in (heads, windows, gone)), whole)
     return st.lists(layers, min_size=n_layers, max_size=n_layers).map(
         lambda drawn: {f"L{i}H{j}": what for i, layer in enumerate(drawn) for j, what in enumerate(layer)}
     )

@@ -21,7 +21,7 @@ from runtime_makers import (
 )
 from torch import Tensor
 
-CHUNKS = [[90], [1] * 90, [89, 1], [1, 89], [33, 1, 1, 40, 2, 13], [2, 3, 5, 7, 11, 13, 17, 19, 13]]
+CHUNKS = [[90], [1] * 90, [1, 89], [33, 1, 1, 40, 2, 13], [2, 3, 5, 7, 11, 13, 17, 19, 13]]
 
 
 @pytest.fixture(params=KINDS)
@@ -49,7 +49,7 @@ def test_the_mixed_plan_changes_the_logits(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), n_rows=st.integers(1, 3), n_tokens=st.integers(1, 128), cached=st.booleans())
 def test_every_plan_gives_the_logits_of_the_hooked_model(
     kind: str, data: st.DataObject, n_rows: int, n_tokens: int, cached: bool
@@ -90,7 +90,7 @@ def test_a_text_in_chunks_gives_the_logits_of_the_text_at_once(kind: str, chunks
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), n_tokens=st.integers(1, 128), expected=st.sampled_from((0, 5, 128)))
 def test_any_chunks_of_any_plan_give_the_logits_of_the_hooked_model(
     kind: str, data: st.DataObject, n_tokens: int, expected: int
@@ -100,9 +100,11 @@ def test_any_chunks_of_any_plan_give_the_logits_of_the_hooked_model(
     same(in_chunks(model, tokens, chunks, cache=model.make_cache(expected)), hooked(plan, tokens))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 90), min_size=2, max_size=3))
-def test_any_chunks_of_a_padded_batch_give_the_logits_of_each_row_alone(data: st.DataObject, lengths: list[int]) -> None:
+def test_any_chunks_of_a_padded_batch_give_the_logits_of_each_row_alone(
+    data: st.DataObject, lengths: list[int]
+) -> None:
     plan, texts = plan_of(data.draw(wishes("parallel"))), random_ids(len(lengths), max(lengths))
     tokens, mask = left_padded(texts, lengths)
     found = in_chunks(pruned(plan), tokens, data.draw(chunkings(max(lengths))), mask)
@@ -123,13 +125,13 @@ def test_a_padded_batch_gives_the_logits_of_each_row_alone(kind: str, lengths: l
         same(found[row, -length:], hooked(mixed(kind), texts[row : row + 1, :length])[0])
 
 
-@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("chunks", [[70], [1] * 20 + [50], [30, 1, 39]])
 def test_the_cache_remembers_padding_when_the_mask_is_left_out_later(chunks: list[int]) -> None:
     texts, model = random_ids(2, 90), pruned()
     tokens, mask = left_padded(texts, [90, 78])
     cache = model.make_cache()
     first = logits(model, tokens[:, :20], attention_mask=mask[:, :20], past_key_values=cache)
-    found = torch.cat((first, in_chunks(model, tokens[:, 20:], [n for n in (30, 1, 39)], cache=cache)), dim=1)
+    found = torch.cat((first, in_chunks(model, tokens[:, 20:], chunks, cache=cache)), dim=1)
     same(found[1, 12:], hooked(mixed(), texts[1:, :78])[0])
     same(found[0], hooked(mixed(), texts[:1])[0])
 
@@ -147,7 +149,8 @@ def test_position_ids_that_count_real_tokens_give_the_same_logits(kind: str, cac
 def test_position_ids_count_in_every_layer_as_in_the_hooked_model(kind: str) -> None:
     tokens, places = random_ids(2, 60), torch.arange(60)[None] * 2 + 3
     found = logits(pruned(kind=kind), tokens, position_ids=places)
-    same(found, hooked(mixed(kind), tokens, position_ids=places))
+    ones = torch.ones_like(tokens)  # without a mask transformers takes leaps for borders between texts
+    same(found, hooked(mixed(kind), tokens, position_ids=places, attention_mask=ones))
     assert (found - hooked(mixed(kind), tokens)).abs().amax() > 1e-2
 
 
