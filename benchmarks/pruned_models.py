@@ -20,6 +20,7 @@ def plan_of(model: Any, name: str) -> Any:
 
     known, draw = identify(model), random.Random(name == "b")
     removed, windowed = (round(share * known.n_heads) for share in SHARES[name])
+    windowed = min(windowed, known.n_heads - removed - 1)  # where rounding leaves none, one head keeps every key
     sizes = (32, 64) if name == "e" else (3, 4, 8, 16)
     treatments = {}
     for layer in range(known.n_layers):
