@@ -2,8 +2,9 @@
 
     python benchmarks/decode.py [MODEL] [--batch 4] [--context 2000] [--tokens 24]
 
-V is transformers with sdpa and its DynamicCache, V* the same with tuned malloc, S with a StaticCache (the honest
-baseline), P0 headspec's runtime with every head kept, b to e as in pruned_models.py; + after pack_weights().
+V is transformers with sdpa and its DynamicCache, V* the same with tuned malloc (after the others), S with a
+StaticCache (the honest baseline), P0 headspec's runtime with every head kept, b to e as in pruned_models.py; + after
+pack_weights().
 The roofline is what reading the weights and the keys in the cache, or multiplying, would take at the memory bandwidth
 and matrix rate measured in the same run.
 Targets: batch 1 c ≥ 1.6 V and ≥ 1.2 S; batch 4 (160m) c ≥ 1.5 S; batch 16 (160m) c ≥ 2.1 S and d ≥ 2.8 S; P0 ≥ 1.0 S.

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from headspec.errors import HeadspecError
 
+UNFINISHED = ".unfinished-"
+"""How the names of temporary files and folders begin."""
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary sibling of `path`, then rename it: a crash leaves the old file or none."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -39,7 +42,7 @@ def unfinished_folder(beside: Path) -> Iterator[Path]:
     """A temporary folder beside `beside`, to fill and then rename; removed at the end if it is still there."""
     beside = Path(beside).absolute()
     beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside.parent))
+    folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=beside.parent))
     try:
         folder.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can open
         yield folder

@@ -35,6 +35,7 @@ def export(
 ) -> None:
     """Write MODEL, treated as the plan says, as a Hugging Face model."""
     from headspec.classify.head_map import HeadMap
+    from headspec.export import folder
     from headspec.load.names import resolve
     from headspec.pipeline import HEAD_MAP
     from headspec.plan.plan import HeadPlan
@@ -42,7 +43,7 @@ def export(
 
     resolve(model)
     chosen = HeadPlan.load(plan)
-    beside = (path for path in map(plan.with_name, (HEAD_MAP, "head_map.json")) if path.is_file())
+    beside = (path for path in map(plan.with_name, (HEAD_MAP, folder.HEAD_MAP)) if path.is_file())
     where = head_map or next(beside, None)
     found = None if where is None else HeadMap.load(where)
     quieten_libraries()

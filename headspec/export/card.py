@@ -88,7 +88,7 @@ def _loading(twin: bool, files: list[str]) -> str:
     code = (
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})\n'
-        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n```'
+        f'tokenizer = AutoTokenizer.from_pretrained("FOLDER"{trust})\n```'
     )
     if twin:
         return f"## Loading\n\n{code}"
@@ -159,7 +159,8 @@ def _origin(plan: HeadPlan, source: ModelName | None, twin: bool) -> str:
     text = f"## Origin\n\nOriginal: {plan.about.model}"
     if source is not None and source.origin is Origin.HUB:
         text += f" (https://huggingface.co/{source.location})"
-    return (
-        f"{text}; licence: {license_of(source)}, which also holds for these weights. Plan: `plan.json`, digest "
-        f"{plan.digest[:16]}." + ("" if twin else " The Python files are headspec's, under the MIT licence.")
+    known = license_of(source)
+    terms = "its licence is not known here" if known == "unknown" else f"licence: {known}, for these weights too"
+    return f"{text}; {terms}. Plan: `plan.json`, digest {plan.digest[:16]}." + (
+        "" if twin else " The Python files are headspec's, under the MIT licence."
     )

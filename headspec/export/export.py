@@ -11,19 +11,18 @@ import torch
 from headspec.classify.head_map import HeadMap
 from headspec.errors import HeadspecError, ModelError
 from headspec.export.card import model_card
-from headspec.export.folder import check_space, check_target, fill_folder
+from headspec.export.folder import HEAD_MAP, check_space, check_target, fill_folder
 from headspec.export.surgery import pruned_model
 from headspec.export.twin import dense_twin
 from headspec.load.model import load_plain
 from headspec.load.names import ModelName, resolve
 from headspec.load.plain import as_plain
-from headspec.load.pruned import refuse_pruned, register
+from headspec.load.pruned import refuse_pruned
 from headspec.plan.plan import HeadPlan, check_applicable
 from headspec.plan.treatments import Window
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
 """transformers' class of the models that can be exported: Pythia and every other GPT-NeoX."""
-HEAD_MAP = "head_map.json"
 SHARD = "2GB"
 """Largest weight file; also what writing needs in memory beside the model."""
 
@@ -128,7 +127,6 @@ def _check_architecture(model: Any) -> None:
 
 
 def _pruned(source: Any, plan: HeadPlan) -> Any:
-    register()  # makes save_pretrained write the code, too
     origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec")}
     return pruned_model(source, plan, origin)
 

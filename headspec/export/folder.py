@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headspec.errors import HeadspecError
-from headspec.files import make_readable, unfinished_folder, write_whole
+from headspec.files import UNFINISHED, make_readable, unfinished_folder, write_whole
 
 MANIFEST = "headspec_export.json"
 """Names the files of an export, so that a later one replaces those and no others."""
+HEAD_MAP = "head_map.json"
 CONFIG = "config.json"
 """Moved last: without it a folder does not load."""
 
@@ -18,7 +19,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     """Refuse a folder that must not be written to."""
     if out.exists() and not out.is_dir():
         raise HeadspecError(f"{out} is a file: name a folder to export to.")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(path.name.startswith(UNFINISHED) for path in out.iterdir()):
         return
     if not overwrite:
         raise HeadspecError(
@@ -43,14 +44,14 @@ def check_space(out: Path, n_bytes: int) -> None:
 
 
 def fill_folder(out: Path, fill: Callable[[Path], object]) -> list[str]:
-    """Let `fill` write a temporary folder beside `out`, then put it there; answers which files.
+    """Let `fill` write a temporary folder beside `out` (in it, if it exists), then move it there; answers which files.
 
     A crash before leaves `out` as it was. In a folder of an earlier export its files are replaced one by one, its
     config.json last; files that it did not write stay.
     """
     out = out.resolve()
     try:
-        with unfinished_folder(out) as temporary:
+        with unfinished_folder(out / MANIFEST if out.exists() else out) as temporary:
             fill(temporary)
             names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
             names.append(MANIFEST)

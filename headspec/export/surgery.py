@@ -1,5 +1,6 @@
 """Cutting heads out of the weights of a GPT-NeoX, layer by layer. Reads a model, never changes it."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from headspec.export.names import huggingface_name
 from headspec.heads import HeadId
+from headspec.load.pruned import register
 from headspec.plan.plan import HeadPlan
 from headspec.plan.treatments import Remove, Window
 from headspec.runtime.configuration import HeadGroup, PrunedGPTNeoXConfig
@@ -41,11 +43,14 @@ def pruned_config(config: Any, plan: HeadPlan, origin: dict[str, Any]) -> Pruned
 def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = None) -> PrunedGPTNeoXForCausalLM:
     """The pruned model in memory, sharing with `source` what was not cut.
 
+    On a CPU some of that is laid out anew, and no longer shared, once the model runs (docs/speed.md, `transposed`).
+
     Args:
         source: A GPTNeoXForCausalLM.
         plan: What to do with its heads.
         origin: Kept in the configuration as `headspec`.
     """
+    register()  # so that save_pretrained writes the code, too
     config = pruned_config(source.config, plan, origin or {})
     with torch.device("meta"):
         model = PrunedGPTNeoXForCausalLM(config)
@@ -53,8 +58,7 @@ def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = No
     model.load_state_dict(state, strict=True, assign=True)
     model.gpt_neox.rotary_emb = type(model.gpt_neox.rotary_emb)(config).to(source.device)  # its buffers are in no state
     model.tie_weights()
-    if source.can_generate() and source.generation_config is not None:
-        model.generation_config = source.generation_config
+    model.generation_config = copy.deepcopy(source.generation_config)
     return model.eval()
 
 
@@ -98,8 +102,8 @@ def folded_bias(
     weight: Float[Tensor, "model width"], bias: Float[Tensor, " model"] | None, plan: HeadPlan, layer: int
 ) -> Float[Tensor, " model"]:
     """The bias of the output projection with what the removed heads write: b + Σ W_O c, c their fill vectors."""
-    folded = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double().cpu()
+    folded = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.cpu().double()
     heads = rearrange(weight, "model (head d) -> head d model", d=plan.about.d_head)
     for head, fill in plan.fills_in(layer).items():
-        folded = folded + einsum(torch.as_tensor(fill).double(), heads[head].double().cpu(), "d, d model -> model")
+        folded = folded + einsum(torch.as_tensor(fill).double(), heads[head].cpu().double(), "d, d model -> model")
     return folded.to(weight)

@@ -30,7 +30,7 @@ def dense_twin(source: Any, plan: HeadPlan) -> Any:
         twin = GPTNeoXForCausalLM(config)
     twin.load_state_dict(state, strict=True, assign=True)
     twin.tie_weights()
-    twin.generation_config = source.generation_config
+    twin.generation_config = copy.deepcopy(source.generation_config)
     return twin.eval()
 
 

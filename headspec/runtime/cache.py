@@ -52,15 +52,16 @@ class LayerCache(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the latest `-tokens_to_remove` columns (transformers counts them negative)."""
-        for store in self.stores:
-            store.check_crop(self.length, self._after(tokens_to_remove))
-        self.length = self._after(tokens_to_remove)
+        self.length = self.after_crop(tokens_to_remove)
 
-    def _after(self, tokens_to_remove: int) -> int:
+    def after_crop(self, tokens_to_remove: int) -> int:
+        """The length after `crop`; an error if that cannot be."""
         if tokens_to_remove > 0 or -tokens_to_remove > self.length:
             raise ValueError(
                 f"crop({tokens_to_remove}): want minus the number of tokens to take back, from 0 to -{self.length}."
             )
+        for store in self.stores:
+            store.check_crop(self.length, self.length + tokens_to_remove)
         return self.length + tokens_to_remove
 
     def activate_past_recording(self) -> None:
@@ -78,10 +79,6 @@ class LayerCache(CacheLayerMixin):
         """Reorder, repeat or select rows of the batch."""
         for store in self.stores:
             store.change_rows(change)
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Rows as beam search wants them."""
-        self.change_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
 
 class PrunedCache(Cache):
@@ -116,8 +113,7 @@ class PrunedCache(Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the latest `-tokens_to_remove` columns; all layers or, with an error, none."""
         for layer in self.layers:
-            for store in layer.stores:
-                store.check_crop(layer.length, layer.length + tokens_to_remove)
+            layer.after_crop(tokens_to_remove)
         super().crop(tokens_to_remove)
         if self.real is not None:
             self.real = self.real[:, : self.get_seq_length()]

@@ -49,11 +49,11 @@ class PrunedAttention(nn.Module):
 
     def _project(self, hidden: Tensor, step: Step, n_last: int) -> tuple[Tensor, Tensor]:
         """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D."""
-        if n_last == hidden.shape[1]:
+        if n_last == hidden.shape[1] or not (isinstance(self.qkv, FastLinear) and self.qkv.divisible()):
             states = self._heads(self.qkv(hidden), 3)
             self._rotate(states[:, :, :2], step)
             states = states.permute(2, 0, 3, 1, 4)
-            return states[0], states[1:]
+            return states[0, :, :, -n_last:], states[1:]
         query = self._heads(self.qkv.part(hidden[:, -n_last:], 0, self.width), 1)
         states = self._heads(self.qkv.part(hidden, self.width, 3 * self.width), 2)
         self._rotate(query, step)

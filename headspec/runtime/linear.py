@@ -42,6 +42,10 @@ class FastLinear(nn.Linear):
         onednn = self.tricks.onednn and ONEDNN and not one_row
         return _onednn(x, self.weight, self.bias) if onednn else F.linear(x, self.weight, self.bias)
 
+    def divisible(self) -> bool:
+        """Whether `part` may stand in for a call: nobody has hooked the call, or put another in its place."""
+        return not (self._forward_hooks or self._forward_pre_hooks or "forward" in vars(self))
+
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` only."""
         if self.packed is not None:
@@ -55,13 +59,14 @@ class FastLinear(nn.Linear):
             self.weight = nn.Parameter(self.weight.detach().to("meta"), requires_grad=False)
 
     def _serves(self, x: Tensor) -> bool:
-        """Whether the tricks apply: inference on a CPU in float32."""
-        return x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32 and not torch.is_grad_enabled()
+        """Whether the tricks apply: inference on a CPU in float32, and with an ordinary weight."""
+        ordinary = type(self.weight) is nn.Parameter and x.dtype == self.weight.dtype == torch.float32
+        return ordinary and x.device.type == self.weight.device.type == "cpu" and not torch.is_grad_enabled()
 
     def _lay_out(self) -> None:
         """Store a wide weight column after column; its shape and values stay."""
         wide = self.out_features >= WIDE * self.in_features
-        if wide and self.tricks.transposed and self.weight.is_contiguous():
+        if wide and self.tricks.transposed and self.weight.is_contiguous() and not self.weight.is_shared():
             with torch.inference_mode(False):  # what inference mode makes could not be trained later
                 self.weight.data = self.weight.data.t().contiguous().t()
 
@@ -73,11 +78,15 @@ class FastLinear(nn.Linear):
         self.check_not_packed()
         super()._save_to_state_dict(*arguments, **options)
 
+    def __getstate__(self) -> dict[str, Any]:
+        self.check_not_packed()  # oneDNN's layout can be neither copied nor saved
+        return vars(self)
+
     def check_not_packed(self) -> None:
         """Refuse what a packed layer cannot do."""
         if self.packed is not None:
             raise RuntimeError(
-                "after pack_weights() a model can only compute: load it anew to save, move or convert it."
+                "after pack_weights() a model can only compute: load it anew to save, copy, move or convert it."
             )
 
 

@@ -126,6 +126,11 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         context = self.config.max_position_embeddings
         if n_past + n_new > context:
             raise ValueError(f"{n_past + n_new} tokens are more than the model's context of {context}.")
+        if mask is None and cache is None and position_ids is not None and bool((position_ids.diff() != 1).any()):
+            raise ValueError(
+                "position_ids jump, as in texts packed into one row: the pruned model cannot keep such texts apart. "
+                "Give each a row of its own, with an attention_mask."
+            )
         real = real_columns(mask, cache, hidden.shape[:2], n_past)
         if cache is not None:
             cache.real = real
@@ -185,9 +190,9 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
     def pack_weights(self) -> None:
         """Lay all weights out as oneDNN wants them: quicker on a CPU in float32 for 2 to 64 rows (batch × tokens).
 
-        Takes no more memory: the weights as they were are gone, so that the model can then neither be saved nor moved,
-        converted or trained. Does nothing where torch has no oneDNN. For a batch of one it does not pay
-        (docs/speed.md).
+        Takes no more memory (but for a tied unembedding): the weights as they were are gone, so that the model can then
+        neither be saved nor copied, moved, converted or trained. Does nothing where torch has no oneDNN. For a batch of
+        one it does not pay (docs/speed.md).
         """
         for module in self.modules():
             if isinstance(module, FastLinear):
@@ -237,7 +242,7 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
             loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
         )
 
-    def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
+    def generate(self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As transformers' `generate`, with a cache of the size that will be needed.
 
         Raises:
@@ -259,14 +264,15 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         new = setting("max_new_tokens")
         total = n_prompt + new if new is not None else max(setting("max_length") or 0, n_prompt)
         context = self.config.max_position_embeddings
-        if total > context:
+        if max(n_prompt, total - 1) > context:  # the last new token is not read
             raise ValueError(
                 f"{n_prompt} prompt tokens and {total - n_prompt} new ones are more than the model's context of "
                 f"{context}."
             )
+        kwargs["cache_implementation"] = None  # whichever "dynamic" came from
         kwargs["use_cache"] = setting("use_cache") is not False  # None would read everything anew for every token
         if kwargs.get("past_key_values") is None and kwargs["use_cache"]:
             kwargs["past_key_values"] = self.make_cache(total)
             if setting("is_assistant"):
                 kwargs["past_key_values"].activate_past_recording()
-        return super().generate(inputs, generation_config=generation_config, **kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)

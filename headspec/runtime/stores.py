@@ -45,8 +45,9 @@ class Store:
             return like.new_zeros(*like.shape[:3], slots, like.shape[-1])
 
     def _writable(self, buffer: Tensor) -> Tensor:
-        """The buffer, or a copy if autograd may still need what it holds."""
-        return buffer.clone() if torch.is_grad_enabled() and buffer.requires_grad else buffer
+        """The buffer, or a copy if autograd may still need what it holds, or inference mode has locked it."""
+        locked = buffer.is_inference() and not torch.is_inference_mode_enabled()
+        return buffer.clone() if locked or (torch.is_grad_enabled() and buffer.requires_grad) else buffer
 
 
 class FullStore(Store):

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 class Tricks:
     """What the model may do to be fast. All are exact: with any of them off the outputs are the same up to rounding.
 
-    A model's are `model.tricks`; the figures beside them are from docs/speed.md.
+    A model's are `model.tricks`; what each is worth: docs/speed.md.
     """
 
     bands: bool = True
     """Windowed heads read a prompt in short blocks of queries, each against the keys that its windows reach, instead
-    of masking a full square of scores. See `attention.banded`."""
+    of masking a full square of scores. See `attention.see_window`."""
 
     rings: bool = True
     """Windowed heads keep `sinks + window` keys in their cache instead of every key. See `stores.RingStore`."""
 
     last_tokens: bool = True
     """Where only the logits of the last tokens are wanted, the last layer computes queries, attention and MLP for
-    those alone. See `modeling.PrunedLayer`."""
+    those alone. See `layers.PrunedAttention`."""
 
     onednn: bool = True
     """Matrix products through oneDNN on a CPU in float32, where torch would use its BLAS. See `linear.FastLinear`."""
@@ -30,7 +30,7 @@ class Tricks:
 
     pieces: bool = True
     """Long prompts go through the MLP piece by piece, so that its wide activations never exist for all tokens. See
-    `modeling.PrunedMLP`."""
+    `layers.PrunedMLP`."""
 
     @classmethod
     def none(cls) -> "Tricks":

@@ -105,7 +105,7 @@ def test_the_licence_of_the_directory_is_in_the_card(tmp_path: Path) -> None:
     (source / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     export_model(str(source), plan_of(PlainModel(tiny_neox(), str(source))), tmp_path / "o")
     assert ModelCard.load(tmp_path / "o/README.md").data.license == "cc-by-4.0"
-    assert "licence: cc-by-4.0, which also holds for these weights" in (tmp_path / "o/README.md").read_text()
+    assert "licence: cc-by-4.0, for these weights too" in (tmp_path / "o/README.md").read_text()
 
 
 def test_the_demo_is_mit() -> None:

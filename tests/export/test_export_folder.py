@@ -246,3 +246,17 @@ def test_a_head_map_of_another_model_is_refused(model: PlainModel, plan: HeadPla
     with pytest.raises(RecordError, match="another"):
         export_model(model, plan, tmp_path / "o", head_map=map_of(plan.renamed("another")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_filled_without_touching_what_lies_beside(tmp_path: Path) -> None:
+    plain = PlainModel(tiny_neox(0), "tiny")
+    out = tmp_path / "parent" / "out"
+    out.mkdir(parents=True)
+    (out / ".unfinished-killed").mkdir()  # what a killed export left
+    out.parent.chmod(0o555)
+    try:
+        export_model(plain, plan_of(plain), out)
+    finally:
+        out.parent.chmod(0o755)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (out / "config.json").is_file()

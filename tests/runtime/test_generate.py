@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_makers import GREEDY, KINDS, in_chunks, left_padded, mixed, plan_of, pruned, random_ids, source, wishes
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from headspec.intervene.ablate import apply_plan
 from headspec.plan.plan import HeadPlan
@@ -236,10 +236,26 @@ def test_one_prompts_cache_can_be_copied_and_continued_twice() -> None:
 # Refused.
 
 
-@pytest.mark.parametrize(("n_prompt", "n_new"), [(100, 29), (128, 1), (129, 0), (1, 128)])
+@pytest.mark.parametrize(("n_prompt", "n_new"), [(100, 30), (128, 2), (129, 1), (1, 129)])
 def test_more_tokens_than_the_context_are_refused_before_anything_is_computed(n_prompt: int, n_new: int) -> None:
     with pytest.raises(ValueError, match="more than the model's context of 128"):
         generated(pruned(), random_ids(1, n_prompt), max_new_tokens=n_new)
+
+
+def test_the_last_token_that_the_context_allows_is_generated() -> None:
+    assert generated(pruned(), random_ids(1, 100), max_new_tokens=29, min_new_tokens=29).shape == (1, 129)
+
+
+def test_a_dynamic_cache_may_be_asked_for() -> None:
+    same = generated(pruned(), cache_implementation="dynamic", max_new_tokens=9)
+    assert torch.equal(same, generated(pruned(), max_new_tokens=9))
+
+
+def test_positional_arguments_are_those_of_transformers() -> None:
+    found = pruned().generate(
+        random_ids(1, 20), GenerationConfig(max_new_tokens=5, do_sample=False), LogitsProcessorList()
+    )
+    assert found.shape[0] == 1
 
 
 @pytest.mark.parametrize("implementation", ["static", "offloaded", "quantized"])

@@ -77,7 +77,7 @@ def other_window_in_the_configuration(folder: Path) -> None:
 
 
 BIAS = "gpt_neox.layers.0.attention.dense.bias"
-GOOD = ("as exported", "a dense twin")
+GOOD = ("as exported", "a dense twin", "a dense twin without its windows")
 BAD: dict[str, Callable[[Path], Any]] = {
     "a bias is off": lambda folder: weights(folder, lambda tensors: tensors[BIAS][3].add_(0.01)),
     "a number is not one": lambda folder: weights(folder, lambda tensors: tensors[BIAS].fill_(float("nan"))),
@@ -108,10 +108,13 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     )
     export_model(str(source), plan, place / "as exported")
     export_model(str(source), plan.without(["L1H0"]), place / "a dense twin", to="dense-twin")
+    with pytest.warns(UserWarning, match="cannot hold windows"):
+        export_model(str(source), plan, place / "a dense twin without its windows", to="dense-twin")
+    export_model(str(source), plan, place / "in halves", dtype="bfloat16")
     for name, change in BAD.items():
         shutil.copytree(place / "as exported", place / name)
         change(place / name)
-    names = [*GOOD, *BAD]
+    names = [*GOOD, *BAD, "in halves"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_HEADSPEC, str(TOOL), str(source), *(str(place / name) for name in names)],
         capture_output=True, text=True, check=False, cwd=place,
@@ -124,6 +127,11 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
 @pytest.mark.parametrize("name", GOOD)
 def test_an_export_is_accepted(verdicts: dict[str, Verdict], name: str) -> None:
     assert verdicts[name].code == 0, verdicts[name]
+
+
+def test_rounded_weights_are_not_judged(verdicts: dict[str, Verdict]) -> None:
+    assert verdicts["in halves"].code == 2
+    assert "the weights are bfloat16, rounded" in verdicts["in halves"].printed
 
 
 def test_it_says_how_far_apart_they_are(verdicts: dict[str, Verdict]) -> None:
