@@ -313,7 +313,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_a_bad_budget_leaves_no_folder(run: Run, tmp_path: Path) -> None:
     run("search", "demo", "--max-kv-share", "half")
-    run("search", "demo")
+    run("search", "demo", "--max-kl", "-1")
     run("sweep", "demo", "--treatments", "gone")
     assert list(tmp_path.iterdir()) == []
 
