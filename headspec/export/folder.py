@@ -95,7 +95,9 @@ def _earlier_files(out: Path) -> list[str]:
     if not (out / MANIFEST).exists():
         return []
     try:
-        names = [name + "" for name in json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]]
+        names = list(json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"])
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("its files are no names")
     except (ValueError, KeyError, TypeError) as error:
         raise HeadspecError(f"{out / MANIFEST} is damaged: choose another folder.") from error
     return [name for name in names if _inside(out, name) and not (out / name).is_dir()]
