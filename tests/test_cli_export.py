@@ -5,8 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import Run, one_line, runner
 from safetensors.torch import load_file
 from tiny_models import CONTEXT
 
 from headspec.classify.head_map import HeadMap, HeadVerdict
 from headspec.classify.thresholds import Thresholds
-from headspec.cli import main
-from headspec.cli.app import output, progress
 from headspec.heads import HeadId
 from headspec.load.pythia import SHAPES
 from headspec.pipeline import HEAD_MAP
@@ -29,42 +26,13 @@ from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
 from headspec.plan.treatments import parse_treatment
 from headspec.probe.about import ProbeAbout
-from headspec.runtime.configuration import PrunedGPTNeoXConfig
-
-# As in tests/runtime/conftest.py
-if PrunedGPTNeoXConfig.__init__.__globals__["__name__"].startswith("jaxtyping"):
-    PrunedGPTNeoXConfig.__init__ = PrunedGPTNeoXConfig.__init__.__wrapped__
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
+    """Run the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    for console in (output, progress):
-        monkeypatch.setattr(console, "_width", 200)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headspec", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as done:
-            return int(done.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return command
-
-
-def one_line(text: str) -> str:
-    """The error, which is the only line of its kind and no traceback."""
-    assert "Traceback" not in text
-    errors = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, text
-    return errors[0]
+    return runner(monkeypatch, capsys)
 
 
 def plan_for(folder: Path | str) -> HeadPlan:

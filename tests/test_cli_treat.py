@@ -4,24 +4,20 @@ import json
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
+from command_line import Run, one_line, runner
 
 from headspec.classify.head_map import HeadMap
-from headspec.cli import main
-from headspec.cli.app import output, progress
 from headspec.measure.quality import QualityReport
 from headspec.pipeline import HEAD_MAP, PROFILE
 from headspec.plan.plan import HeadPlan
 from headspec.probe.profile import HeadProfile
 
-Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--tokens", "256", "--device", "cpu")
 
 
@@ -39,31 +35,9 @@ def profile_folder(neox_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
+    """Run the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    for console in (output, progress):
-        monkeypatch.setattr(console, "_width", 200)
-
-    def command(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headspec", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as done:
-            return int(done.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return command
-
-
-def one_line(text: str) -> str:
-    """The error, which is the only line of its kind and no traceback."""
-    assert "Traceback" not in text
-    errors = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, text
-    return errors[0]
+    return runner(monkeypatch, capsys)
 
 
 # ablate
