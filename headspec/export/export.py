@@ -18,8 +18,8 @@ from headspec.load.model import load_plain
 from headspec.load.names import ModelName, resolve
 from headspec.load.plain import as_plain
 from headspec.load.pruned import refuse_pruned
-from headspec.plan.plan import HeadPlan, check_applicable
-from headspec.plan.treatments import Window
+from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Compress, Window
 
 ARCHITECTURE = "GPTNeoXForCausalLM"
 """transformers' class of the models that can be exported: Pythia and every other GPT-NeoX."""
@@ -107,11 +107,12 @@ def _target(to: Target | str) -> Target:
 
 
 def _check_plan(plan: HeadPlan, target: Target) -> None:
-    check_applicable(plan)
-    windowed = plan.heads(Window)
-    if target is Target.DENSE_TWIN and windowed:
+    windowed, compressed = plan.heads(Window), plan.heads(Compress)
+    if target is Target.DENSE_TWIN and (windowed or compressed):
         warnings.warn(
-            f"a dense twin cannot hold windows: the {len(windowed)} windowed heads see every key.", stacklevel=3
+            f"a dense twin cannot hold windows or compressed caches: the {len(windowed)} windowed and "
+            f"{len(compressed)} compressed heads see every key.",
+            stacklevel=3,
         )
 
 

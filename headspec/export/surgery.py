@@ -13,28 +13,35 @@ from headspec.export.names import huggingface_name
 from headspec.heads import HeadId
 from headspec.load.pruned import register
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Remove, Window
+from headspec.plan.treatments import Allocation, Compress, Remove, Treatment, Window
 from headspec.runtime.configuration import HeadGroup, PrunedGPTNeoXConfig
 from headspec.runtime.modeling import PrunedGPTNeoXForCausalLM
 
 
 def head_groups(plan: HeadPlan, layer: int) -> list[HeadGroup]:
-    """The heads that are left of a layer: those that see everything first, then by window and sinks."""
-    found: dict[tuple[int, int], list[int]] = {}
+    """The heads that are left of a layer: those that keep every key first, then compressed ones, then by window."""
+    found: dict[HeadGroup, list[int]] = {}
     for head in range(plan.about.n_heads):
         treatment = plan[HeadId(layer, head)]
         if not isinstance(treatment, Remove):
-            size = (treatment.window, treatment.sinks) if isinstance(treatment, Window) else (0, 0)
-            found.setdefault(size, []).append(head)
-    return [HeadGroup(tuple(heads), window, sinks) for (window, sinks), heads in sorted(found.items())]
+            found.setdefault(_alike(treatment), []).append(head)
+    order = sorted(found.items(), key=lambda item: (item[0].window, item[0].sinks, item[0][3:]))
+    return [group._replace(heads=tuple(heads)) for group, heads in order]
+
+
+def _alike(treatment: Treatment) -> HeadGroup:
+    """A group without heads: what the cache of a head under this treatment does."""
+    if isinstance(treatment, Window):
+        return HeadGroup((), treatment.window, treatment.sinks)
+    if isinstance(treatment, Compress):
+        shared = treatment.allocation is Allocation.ADAKV
+        return HeadGroup((), 0, 0, treatment.policy, treatment.budget, shared, treatment.latest)
+    return HeadGroup(())
 
 
 def pruned_config(config: Any, plan: HeadPlan, origin: dict[str, Any]) -> PrunedGPTNeoXConfig:
     """The configuration of the pruned model."""
-    groups = [
-        [{"heads": list(g.heads), **({"window": g.window, "sinks": g.sinks} if g.window else {})} for g in layer]
-        for layer in (head_groups(plan, number) for number in range(plan.about.n_layers))
-    ]
+    groups = [[group.to_dict() for group in head_groups(plan, layer)] for layer in range(plan.about.n_layers)]
     own = {"model_type", "architectures", "auto_map", "transformers_version", "_name_or_path"}
     kept = {name: value for name, value in config.to_dict().items() if name not in own}
     return PrunedGPTNeoXConfig(**kept, head_groups=groups, headspec=origin)
@@ -90,6 +97,17 @@ def _pruned_attention(state: dict[str, Tensor], plan: HeadPlan, layer: int) -> I
     columns = rearrange(state[f"{dense}.weight"], "model (head d) -> model head d", d=plan.about.d_head)
     yield f"{attention}.dense.weight", rearrange(columns[:, order], "model head d -> model (head d)").contiguous()
     yield f"{attention}.dense.bias", bias
+    yield from ((f"{attention}.{name}", tensor.to(bias)) for name, tensor in _query_facts(plan, layer, columns).items())
+
+
+def _query_facts(plan: HeadPlan, layer: int, w_o: Float[Tensor, "model head d"]) -> dict[str, Tensor]:
+    """What expected attention needs to know, of the heads under it in the order in which they lie in the weights."""
+    heads = [head for group in head_groups(plan, layer) if group.policy == "expected_attention" for head in group.heads]
+    if not heads:
+        return {}
+    facts = torch.stack([torch.from_numpy(plan.queries[HeadId(layer, head)]) for head in heads])
+    gram = einsum(w_o[:, heads].float(), w_o[:, heads].float(), "model head d, model head e -> head d e")
+    return {"query_mean": facts[:, 0].clone(), "query_covariance": facts[:, 1:].clone(), "output_gram": gram}
 
 
 def _rows_of(rows: Tensor, order: list[int], d_head: int) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,7 +13,7 @@ from headspec.errors import RecordError, TextError
 from headspec.files import write_whole
 from headspec.intervene.ablate import apply_plan
 from headspec.load.identity import identify
-from headspec.load.text import as_windows
+from headspec.load.text import TokenWindows, as_windows
 from headspec.measure.compare import Comparison, compare
 from headspec.measure.estimate import Estimate, estimate, increase, mean, perplexity, perplexity_increase
 from headspec.measure.texts import ScoredText, needles_text, repeats_text
@@ -137,15 +138,37 @@ def measure_quality(
         TextError: No text, or windows beyond the context.
         ModelError: A model that gives no logits, or another vocabulary.
     """
-    identity, windows = identify(original), as_windows(tokens, original)
+    windows = as_windows(tokens, original)
+    return quality_report(original, windows, partial(compare, original, treated, step=step), n_repeats, n_needles, seed)
+
+
+def quality_report(
+    original: Any,
+    windows: TokenWindows,
+    find: Callable[[ScoredText], Comparison],
+    n_repeats: int,
+    n_needles: int,
+    seed: int,
+    first: int = 0,
+) -> QualityReport:
+    """The report of whatever `find` compares with the original on text, repeated tokens and needles.
+
+    Args:
+        original: A TransformerBridge or PlainModel.
+        windows: The text.
+        find: Compares on one text.
+        n_repeats, n_needles, seed: As for `measure_quality`.
+        first: The first query of the text that counts.
+    """
+    identity = identify(original)
     if n_repeats < 0 or n_needles < 0:
         raise TextError(f"n_repeats={n_repeats}, n_needles={n_needles}: want 0 or more.")
     texts = {
-        "text": ScoredText(windows.tokens, 0, windows.source),
+        "text": ScoredText(windows.tokens, first, windows.source),
         "repeats": repeats_text(identity, n_repeats, seed),
         "needles": needles_text(original, windows, n_needles, seed),
     }
-    found = {name: compare(original, treated, text, step) for name, text in texts.items() if text is not None}
+    found = {name: find(text) for name, text in texts.items() if text is not None}
     return QualityReport(
         model=identity.name, text=windows.source, text_digest=windows.digest, n_windows=len(windows.tokens),
         window=windows.tokens.shape[1], seed=seed, **_on_text(found["text"], seed),

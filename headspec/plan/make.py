@@ -11,7 +11,7 @@ from headspec.heads import HeadId, HeadRole
 from headspec.load.identity import identify
 from headspec.plan.about import PlanAbout
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import KEEP, SINKS, Fill, Remove, Treatment, Window, parse_treatment
+from headspec.plan.treatments import KEEP, SINKS, Compress, Fill, Remove, Treatment, Window, parse_treatment
 from headspec.probe.about import ProbeAbout
 from headspec.probe.profile import HeadProfile
 
@@ -44,7 +44,9 @@ def plan_heads(source: Any, treatments: Pairs, profile: HeadProfile | None = Non
     about.check_heads(chosen)
     removed = {head: Fill(what.fill) for head, what in chosen.items() if isinstance(what, Remove)}
     fills = {head: fill_vector(head, fill, about, profile) for head, fill in removed.items()}
-    return HeadPlan(about, chosen, fills)
+    queries = {head: query_facts(head, profile) for head, what in chosen.items() if isinstance(what, Compress)
+               and what.needs_queries}  # fmt: skip
+    return HeadPlan(about, chosen, fills, queries=queries)
 
 
 def make_plan(
@@ -97,6 +99,17 @@ def about_of(source: Any, profile: HeadProfile | None = None, seed: int = 0) -> 
         "text_digest": profile.about.text_digest,
     }
     return PlanAbout(name, **sizes, **origin, seed=seed)
+
+
+def query_facts(head: HeadId, profile: HeadProfile | None) -> np.ndarray:
+    """Mean and covariance of a head's queries: `[1 + d_head, d_head]`."""
+    if profile is None or profile.query_mean is None or profile.query_covariance is None:
+        raise HeadspecError(
+            f"{head}: expected attention needs the statistics of queries: give profile=probe_heads(…, "
+            "query_statistics=True)."
+        )
+    cell = profile.about.cell(head)
+    return np.concatenate([profile.query_mean[cell][None], profile.query_covariance[cell]])
 
 
 def fill_vector(head: HeadId, fill: Fill, about: PlanAbout, profile: HeadProfile | None) -> np.ndarray:

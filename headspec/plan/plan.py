@@ -24,6 +24,8 @@ from headspec.plan.about import PlanAbout
 from headspec.plan.treatments import KEEP, Compress, Fill, Keep, Remove, Treatment, Window, parse_treatment
 
 SCHEMA = "headspec.HeadPlan/1"
+QUERIES = ".queries"
+"""What the name of a head's query statistics ends with in the file of vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,9 @@ class HeadPlan:
     """`[d_head]` float32 of every removed head: what takes the place of its z."""
     certificate: Mapping[str, Any] | None = None
     """What the plan was measured to cost, as plain numbers; None until it has been judged."""
+    queries: Mapping[HeadId, np.ndarray] = field(default_factory=dict)
+    """`[1 + d_head, d_head]` float32 of every head under expected attention: mean, then covariance, of its queries
+    before rotation, from a probe."""
 
     def __post_init__(self) -> None:
         treated = {head: what for head, what in sorted(self.treatments.items()) if not isinstance(what, Keep)}
@@ -57,11 +62,28 @@ class HeadPlan:
                 raise HeadspecError(f"the fill vector of {head} must be {self.about.d_head} finite numbers.")
             if treated[head] == Remove(Fill.ZERO) and fill.any():
                 raise HeadspecError(f"{head} is to be replaced by zero, but its fill vector is not zero.")
+        queries = self._checked_queries(treated)
         for head, what in treated.items():
             if isinstance(what, Window) and max(what.window, what.sinks) > self.about.context:
                 raise HeadspecError(f"{head}: {what} is beyond the model's context of {self.about.context} keys.")
         object.__setattr__(self, "treatments", MappingProxyType(treated))
         object.__setattr__(self, "fills", MappingProxyType(fills))
+        object.__setattr__(self, "queries", MappingProxyType(queries))
+
+    def _checked_queries(self, treated: Mapping[HeadId, Treatment]) -> dict[HeadId, np.ndarray]:
+        """The query statistics of the heads that need them, copied."""
+        heads = [head for head, what in treated.items() if isinstance(what, Compress) and what.needs_queries]
+        missing = [str(head) for head in heads if head not in self.queries]
+        if missing:
+            raise HeadspecError(
+                f"no query statistics for {', '.join(missing)} under expected attention: make the plan with plan_heads."
+            )
+        queries = {head: np.array(self.queries[head], np.float32) for head in heads}
+        for head, facts in queries.items():
+            if facts.shape != (1 + self.about.d_head, self.about.d_head) or not np.isfinite(facts).all():
+                raise HeadspecError(f"the query statistics of {head} must be {1 + self.about.d_head} rows of finite "
+                                    f"numbers, {self.about.d_head} each.")  # fmt: skip
+        return queries
 
     def __getitem__(self, head: HeadId | str) -> Treatment:
         head = HeadId.parse(head)
@@ -77,26 +99,32 @@ class HeadPlan:
         if not isinstance(other, HeadPlan):
             return NotImplemented
         same = self.about.same_model(other.about) and dict(self.treatments) == dict(other.treatments)
-        return same and all(np.array_equal(fill, other.fills[head]) for head, fill in self.fills.items())
+        return same and all(
+            np.array_equal(vector, theirs[head])
+            for mine, theirs in ((self.fills, other.fills), (self.queries, other.queries))
+            for head, vector in mine.items()
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Plans can be copied and sent to other processes."""
-        return type(self), (self.about, dict(self.treatments), dict(self.fills), self.certificate)
+        return type(self), (
+            self.about, dict(self.treatments), dict(self.fills), self.certificate, dict(self.queries),
+        )  # fmt: skip
 
     def __or__(self, other: "HeadPlan") -> "HeadPlan":
         """Both plans together; where both treat a head, the right one counts."""
         self._check_same_model(other)
-        fills = {**self.fills, **other.fills}
-        return HeadPlan(self.about, {**self.treatments, **other.treatments}, fills)
+        fills, queries = {**self.fills, **other.fills}, {**self.queries, **other.queries}
+        return HeadPlan(self.about, {**self.treatments, **other.treatments}, fills, queries=queries)
 
     def only(self, heads: Iterable[HeadId | str]) -> "HeadPlan":
         """The plan for these heads; all others are kept."""
         wanted = {HeadId.parse(head) for head in heads}
         self.about.check_heads(wanted)
         kept = {head: what for head, what in self.treatments.items() if head in wanted}
-        return HeadPlan(self.about, kept, self.fills)
+        return HeadPlan(self.about, kept, self.fills, queries=self.queries)
 
     def without(self, heads: Iterable[HeadId | str]) -> "HeadPlan":
         """The plan with these heads kept."""
@@ -139,14 +167,16 @@ class HeadPlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the treatments and fill vectors: two plans with one digest do the same."""
+        """SHA-256 of the treatments, fill vectors and query statistics: two plans with one digest do the same."""
         treated = [f"{head}={what}".encode() for head, what in self.treatments.items()]
-        return hashlib.sha256(b" ".join([*treated, *(fill.tobytes() for fill in self.fills.values())])).hexdigest()
+        vectors = [vector.tobytes() for vector in (*self.fills.values(), *self.queries.values())]
+        return hashlib.sha256(b" ".join([*treated, *vectors])).hexdigest()
 
     def save(self, path: Path | str) -> Path:
-        """Write `path` (`….json`) and, beside it, the fill vectors as `….safetensors`."""
+        """Write `path` (`….json`) and, beside it, fill vectors and query statistics as `….safetensors`."""
         path = _json_path(path)
-        vectors = save({str(head): fill for head, fill in self.fills.items()})
+        vectors = save({str(head): fill for head, fill in self.fills.items()} | {
+            f"{head}{QUERIES}": facts for head, facts in self.queries.items()})  # fmt: skip
         values = {
             "schema": SCHEMA, "about": self.about.to_dict(),
             "treatments": {str(head): str(what) for head, what in self.treatments.items()},
@@ -173,8 +203,11 @@ class HeadPlan:
             vectors = path.with_suffix(".safetensors").read_bytes()
             if hashlib.sha256(vectors).hexdigest() != values["fills"]:
                 raise RecordError(f"{path.with_suffix('.safetensors').name} beside it belongs to another plan.")
-            fills = {HeadId.parse(head): vector for head, vector in load(vectors).items()}
-            return cls(PlanAbout(**values["about"]), treatments, fills, values["certificate"])
+            found = load(vectors)
+            fills = {HeadId.parse(name): vector for name, vector in found.items() if not name.endswith(QUERIES)}
+            queries = {HeadId.parse(name.removesuffix(QUERIES)): facts for name, facts in found.items()
+                       if name.endswith(QUERIES)}  # fmt: skip
+            return cls(PlanAbout(**values["about"]), treatments, fills, values["certificate"], queries)
         except FileNotFoundError as error:
             raise RecordError(f"no plan at {error.filename}: `headspec search MODEL` writes one.") from error
         except HeadspecError as error:

@@ -6,16 +6,20 @@ shrink when all query heads that share it do.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Compress, Remove, Treatment, Window
+from headspec.plan.treatments import KEEP, Compress, Remove, Treatment, Window
 
 
 @dataclass(frozen=True)
 class PlanSize:
-    """Sizes of a model under a plan, at one length of context and one sequence."""
+    """Sizes of a model under a plan, for one sequence."""
 
     n_tokens: int
-    """Tokens in the cache."""
+    """Tokens of the prompt."""
+    n_new: int
+    """Tokens that follow it. Bytes are the mean while they are written; with 0, those at the end of the prompt."""
     kv_bytes: int
     full_kv_bytes: int
     removed_weights: int
@@ -34,29 +38,39 @@ class PlanSize:
         return self.removed_weights / self.attention_weights
 
 
-def plan_size(plan: HeadPlan, n_tokens: int | None = None, bytes_per_number: int = 4) -> PlanSize:
-    """Sizes under a plan with `n_tokens` (the model's context by default) in the cache of one sequence."""
+def plan_size(plan: HeadPlan, n_tokens: int | None = None, bytes_per_number: int = 4, n_new: int = 0) -> PlanSize:
+    """Sizes under a plan, for one sequence: a prompt of `n_tokens` (the model's context by default), then `n_new`."""
     about = plan.about
     n_tokens = about.context if n_tokens is None else n_tokens
     per_key = 2 * about.d_head * bytes_per_number
-    keys = sum(keys_held(plan[head], n_tokens) for head in about.heads)
+    keys = sum(mean_keys_held(plan[head], n_tokens, n_new) for head in about.heads)
     per_head = 4 * about.d_head * about.d_model + 3 * about.d_head
     return PlanSize(
         n_tokens=n_tokens,
-        kv_bytes=keys * per_key,
-        full_kv_bytes=len(about.heads) * n_tokens * per_key,
+        n_new=n_new,
+        kv_bytes=round(keys * per_key),
+        full_kv_bytes=round(len(about.heads) * mean_keys_held(KEEP, n_tokens, n_new) * per_key),
         removed_weights=len(plan.heads(Remove)) * per_head,
         attention_weights=len(about.heads) * per_head,
     )
 
 
-def keys_held(treatment: Treatment, n_tokens: int) -> int:
-    """Keys that a head under this treatment keeps of `n_tokens`."""
+def keys_held(treatment: Treatment, n_tokens: int, n_new: int = 0) -> int:
+    """Keys that a head under this treatment holds after a prompt of `n_tokens` and `n_new` more."""
     if isinstance(treatment, Remove):
         return 0
     if isinstance(treatment, Window):
-        return min(n_tokens, treatment.window + treatment.sinks)
+        return min(n_tokens + n_new, treatment.window + treatment.sinks)
     if isinstance(treatment, Compress):
         budget = treatment.budget
-        return min(n_tokens, round(budget * n_tokens) if isinstance(budget, float) else budget)
-    return n_tokens
+        share = isinstance(budget, float)
+        kept = min(n_tokens, max(1, round(budget * n_tokens)) if share else int(budget))
+        return kept + (min(n_new, int(budget) - kept) if treatment.bounded else n_new)
+    return n_tokens + n_new
+
+
+def mean_keys_held(treatment: Treatment, n_tokens: int, n_new: int = 0) -> float:
+    """The mean of `keys_held` while `n_new` tokens are written, each counted; with 0 those at the prompt's end."""
+    if not n_new:
+        return float(keys_held(treatment, n_tokens))
+    return float(np.mean([keys_held(treatment, n_tokens, number) for number in range(1, n_new + 1)]))

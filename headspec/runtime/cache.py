@@ -1,13 +1,15 @@
 """The KV cache of a pruned model: per layer one store for each group of heads."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .compressed import CompressedStore
 from .configuration import HeadGroup, PrunedGPTNeoXConfig
-from .stores import FullStore, RingStore
+from .stores import FullStore, RingStore, Store
 from .tricks import Tricks
 
 
@@ -17,14 +19,11 @@ class LayerCache(CacheLayerMixin):
     is_croppable = True
     is_sliding = False
 
-    def __init__(self, groups: list[HeadGroup], expected: int, context: int, tricks: Tricks):
+    def __init__(self, groups: list[HeadGroup], make_store: Callable[[HeadGroup], Store]):
         super().__init__()
         self.length = 0
         """Columns read, padding included."""
-        self.stores: list[FullStore | RingStore] = []
-        for group in groups:
-            slots = min(group.window, expected or context) if tricks.rings else context
-            self.stores.append(RingStore(group, slots) if group.window else FullStore(group, expected, context))
+        self.stores = [make_store(group) for group in groups]
 
     @property
     def nbytes(self) -> int:
@@ -88,17 +87,27 @@ class PrunedCache(Cache):
     `expected` and `sinks`. After `activate_past_recording()` tokens can be taken back by `crop(-n)`.
     """
 
-    def __init__(self, config: PrunedGPTNeoXConfig, expected: int = 0, tricks: Tricks | None = None):
+    def __init__(self, config: PrunedGPTNeoXConfig, expected: int = 0, tricks: Tricks | None = None, prompt: int = 0):
         """Empty.
 
         Args:
             config: Of the model.
             expected: Columns that will be read, padding included; buffers are made for so many at once. 0 if unknown.
             tricks: Of the model.
+            prompt: Columns of the prompt, after which compressed heads choose their keys; 0: those of the first call.
         """
-        context = config.max_position_embeddings
+        context, tricks = config.max_position_embeddings, tricks or Tricks()
+        expected = min(expected, context)
+
+        def make_store(group: HeadGroup, layer: int) -> Store:
+            if group.policy:
+                return CompressedStore(group, expected, context, prompt, seed=layer)
+            if not group.window:
+                return FullStore(group, expected, context)
+            return RingStore(group, min(group.window, expected or context) if tricks.rings else context)
+
         layers = [
-            LayerCache(config.groups(layer), min(expected, context), context, tricks or Tricks())
+            LayerCache(config.groups(layer), partial(make_store, layer=layer))
             for layer in range(config.num_hidden_layers)
         ]
         super().__init__(layers=layers)

@@ -15,6 +15,25 @@ class HeadGroup(NamedTuple):
     """Keys each query sees, its own included; 0 for all of them."""
     sinks: int = 0
     """First real tokens of each row that stay visible beside the window."""
+    policy: str = ""
+    """How keys are chosen after the prompt (see `policies.py`); empty for heads whose keys are not compressed."""
+    budget: float | int = 0
+    """Keys that a compressed head keeps: a number, or (a float) a share of those of the prompt."""
+    shared: bool = False
+    """Whether the heads of the group have their budget together (AdaKV), so that some keep more than others."""
+    latest: int = 0
+    """Of the budget, the part that is always the latest keys; 0: what follows the prompt all stays."""
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "HeadGroup":
+        """As in config.json, where only what is not default stands."""
+        return cls(**{**values, "heads": tuple(values["heads"])})
+
+    def to_dict(self) -> dict:
+        """For config.json."""
+        defaults = self._field_defaults
+        set_here = {name: value for name, value in self._asdict().items() if value != defaults.get(name)}
+        return {**set_here, "heads": list(self.heads)}
 
 
 class PrunedGPTNeoXConfig(GPTNeoXConfig):
@@ -40,8 +59,7 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
         """The head groups of one layer, in the order in which they lie in the weights."""
         if self.head_groups is None:
             return [HeadGroup(tuple(range(self.num_attention_heads)))]
-        return [HeadGroup(tuple(group["heads"]), group.get("window", 0), group.get("sinks", 0)) for group in
-                self.head_groups[layer]]  # fmt: skip
+        return [HeadGroup.from_dict(group) for group in self.head_groups[layer]]
 
     def _check_head_groups(self) -> None:
         """Refuse head groups that no pruned model has, as after editing by hand."""
@@ -66,7 +84,7 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
                     f"{self.num_attention_heads - 1}."
                 )
             for group in groups:
-                sizes = (group.window, group.sinks)
+                sizes = (group.window, group.sinks, group.latest)
                 if not group.heads or any(not isinstance(size, int) or size < 0 for size in sizes):
                     raise ValueError(
                         f"head_groups of layer {layer}: {group._asdict()} needs heads, a window of 1 or more keys (0 "

@@ -1,5 +1,7 @@
 """The layers of a pruned GPT-NeoX: attention by groups of heads, and the MLP."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,8 +10,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import pick_sinks, see_all, see_window
 from .cache import LayerCache
+from .compressed import CompressedStore
 from .configuration import PrunedGPTNeoXConfig
 from .linear import FastLinear
+from .policies import QueryFacts
 from .step import Step
 from .tricks import Tricks
 
@@ -29,23 +33,40 @@ class PrunedAttention(nn.Module):
         self.rotary_ndims = int(self.d_head * config.rope_parameters.get("partial_rotary_factor", 1.0))
         self.qkv = FastLinear(config.hidden_size, 3 * self.width, config.attention_bias, tricks)
         self.dense = FastLinear(self.width, config.hidden_size, True, tricks)
+        expecting = sum(len(group.heads) for group in self.groups if group.policy == "expected_attention")
+        if expecting:
+            for name in QueryFacts._fields:
+                per_head = [self.d_head] if name == "query_mean" else [self.d_head, self.d_head]
+                self.register_buffer(name, torch.zeros(expecting, *per_head))
 
     def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
         """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`."""
-        query, kv = self._project(hidden, step, n_last)
-        dropout = self.dropout if self.training else 0.0
-        seen, start = [], 0
-        for number, group in enumerate(self.groups):
+        stores: list = [None] * len(self.groups) if cache is None else cache.stores
+        watched = max((store.watched for store in stores if isinstance(store, CompressedStore)), default=0)
+        queries, kv = self._project(hidden, step, min(max(n_last, watched), step.n_new))
+        query, dropout = queries[:, :, -n_last:], self.dropout if self.training else 0.0
+        seen, start, facts = [], 0, self._facts()
+        for store, group in zip(stores, self.groups, strict=True):
             heads = slice(start, start := start + len(group.heads))
             mine, own = query[:, heads], kv[:, :, heads]
-            if cache is not None:
-                seen.append(cache.stores[number].attend(mine, own, step, dropout))
+            if isinstance(store, CompressedStore):
+                store.watch(queries[:, heads], next(facts) if group.policy == "expected_attention" else None)
+            if store is not None:
+                seen.append(store.attend(mine, own, step, dropout))
             elif group.window:
                 seen.append(see_window(mine, own, pick_sinks(own, group, step), group, step, dropout))
             else:
                 seen.append(see_all(mine, own, step, dropout))
         z = seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
         return self.dense(z.transpose(1, 2).flatten(2))
+
+    def _facts(self) -> Iterator[QueryFacts]:
+        """What is known of the heads of each group under expected attention."""
+        start = 0
+        for group in self.groups:
+            if group.policy == "expected_attention":
+                heads = slice(start, start := start + len(group.heads))
+                yield QueryFacts(*(getattr(self, name)[heads] for name in QueryFacts._fields))
 
     def _project(self, hidden: Tensor, step: Step, n_last: int) -> tuple[Tensor, Tensor]:
         """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D."""

@@ -76,9 +76,9 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         """Replace the embedding."""
         self.embed_in = value
 
-    def make_cache(self, expected: int = 0) -> PrunedCache:
+    def make_cache(self, expected: int = 0, prompt: int = 0) -> PrunedCache:
         """An empty KV cache; `expected` tokens, padding included, get their room at once."""
-        return PrunedCache(self.config, expected, self.tricks)
+        return PrunedCache(self.config, expected, self.tricks, prompt)
 
     @can_return_tuple
     def forward(
@@ -137,7 +137,8 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         if position_ids is None:
             position_ids = torch.arange(n_past, n_past + n_new, device=hidden.device)[None]
         rotation = self.rotary_emb(hidden, position_ids=position_ids)
-        return Step(n_past, n_new, real, rotation, hidden.device, self.tricks)
+        frequencies = self.rotary_emb.inv_freq
+        return Step(n_past, n_new, real, rotation, hidden.device, self.tricks, frequencies)
 
     @staticmethod
     def _check(input_ids: Any, inputs_embeds: Any, cache: Any, output_attentions: bool | None) -> None:
@@ -178,14 +179,16 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         """Replace the unembedding."""
         self.lm_head = new_embeddings
 
-    def make_cache(self, expected: int = 0) -> PrunedCache:
+    def make_cache(self, expected: int = 0, prompt: int = 0) -> PrunedCache:
         """An empty KV cache for `past_key_values`.
 
         Args:
             expected: Tokens that will be read, padding included: they get their room at once. 0 if unknown: the cache
                 then grows in steps, which costs some copying.
+            prompt: Of these, the tokens of the prompt, after which compressed heads choose their keys. 0: the first
+                call brings the whole prompt.
         """
-        return self.gpt_neox.make_cache(expected)
+        return self.gpt_neox.make_cache(expected, prompt)
 
     def pack_weights(self) -> None:
         """Lay all weights out as oneDNN wants them: quicker on a CPU in float32 for 2 to 64 rows (batch × tokens).
@@ -272,7 +275,7 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         kwargs["cache_implementation"] = None  # whichever "dynamic" came from
         kwargs["use_cache"] = setting("use_cache") is not False  # None would read everything anew for every token
         if kwargs.get("past_key_values") is None and kwargs["use_cache"]:
-            kwargs["past_key_values"] = self.make_cache(total)
+            kwargs["past_key_values"] = self.make_cache(total, n_prompt)
             if setting("is_assistant"):
                 kwargs["past_key_values"].activate_past_recording()
         return super().generate(inputs, generation_config, *args, **kwargs)

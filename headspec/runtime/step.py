@@ -22,12 +22,16 @@ class Step:
         rotation: Cosines and sines of the new positions, each `[batch or 1, n_new, rotary dims]`.
         device: Where the masks are needed.
         tricks: What may be done to be fast.
+        frequencies: Of the rotation, radians a column, `[rotary dims / 2]`.
     """
 
-    def __init__(self, n_past: int, n_new: int, real: Tensor | None, rotation: tuple, device: Any, tricks: Tricks):
+    def __init__(
+        self, n_past: int, n_new: int, real: Tensor | None, rotation: tuple, device: Any, tricks: Tricks,
+        frequencies: Tensor | None = None,
+    ):  # fmt: skip
         self.n_past, self.n_new, self.n_total = n_past, n_new, n_past + n_new
         self.real, self.device, self.tricks = real, device, tricks
-        self.rotation = rotation
+        self.rotation, self.frequencies = rotation, frequencies
         cos, sin = rotation
         half = sin.shape[-1] // 2
         self.cos = cos[:, :, None, None]  # [batch or 1, new, q or k, head, rotary]
@@ -42,7 +46,8 @@ class Step:
         def copy() -> Step:
             real = None if self.real is None else self.real.to(device, **options)
             rotation = tuple(part.to(device, **options) for part in self.rotation)
-            return Step(self.n_past, self.n_new, real, rotation, device, self.tricks)
+            frequencies = None if self.frequencies is None else self.frequencies.to(device)
+            return Step(self.n_past, self.n_new, real, rotation, device, self.tricks, frequencies)
 
         return self.once(("to", str(device)), copy)
 

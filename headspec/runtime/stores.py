@@ -1,6 +1,7 @@
 """Where the heads of one group keep their keys and values: all of them, or a ring of the latest.
 
-A store answers the same questions whatever it is inside: `attend`, `nbytes`, `change_rows`, `check_crop`, `crop`.
+A store answers the same questions whatever it is inside: `attend`, `nbytes`, `change_rows`, `check_crop`,
+`record_past`, `reset`. Those of compressed heads: `compressed.py`.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,16 @@ class Store:
         """Forget everything."""
         self.buffer = None
 
+    def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
+        """Keep the new keys and values, `[key or value, batch, head, token, d_head]`, and attend: `[…, d_head]`."""
+        raise NotImplementedError
+
+    def check_crop(self, n_before: int, n_after: int) -> None:
+        """An error if the columns from `n_after` on cannot be taken back."""
+
+    def record_past(self, length: int) -> None:
+        """From now on keep what `crop` may take back, if it is not there anyway."""
+
     def _room(self, like: Tensor, slots: int) -> Tensor:
         """An empty buffer."""
         with torch.inference_mode(False):  # what inference mode makes could not be written to outside it
@@ -73,12 +84,6 @@ class FullStore(Store):
         assert self.buffer is not None
         return self.buffer
 
-    def check_crop(self, n_before: int, n_after: int) -> None:
-        """Any number of columns can be taken back."""
-
-    def record_past(self, length: int) -> None:
-        """Nothing to do: the past is all there."""
-
 
 class RingStore(Store):
     """Sinks first, then a ring: column c lies in slot c modulo the number of slots, and overwrites what was there.
@@ -86,8 +91,11 @@ class RingStore(Store):
     The order of keys inside the ring does not matter: they are rotated by their position already.
     """
 
-    def __init__(self, group: HeadGroup, slots: int):
+    def __init__(self, group: HeadGroup, slots: int, window: int = 0, front: int = 0):
         super().__init__(group)
+        self.window, self.front = window or group.window, front or group.sinks
+        """Keys that a query sees of the ring, its own included; slots in front of the ring, which are never
+        overwritten."""
         self.slots = slots
         """At least `window`, or as many as there will be columns."""
         self.oldest = 0
@@ -95,20 +103,20 @@ class RingStore(Store):
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over sinks and windows."""
-        if step.n_total > self.slots < self.group.window:
-            self._resize(self.group.window, step.n_past)
-        buffer = self._room(kv, self.group.sinks + self.slots) if self.buffer is None else self._writable(self.buffer)
+        if step.n_total > self.slots < self.window:
+            self._resize(self.window, step.n_past)
+        buffer = self._room(kv, self.front + self.slots) if self.buffer is None else self._writable(self.buffer)
         self.buffer = buffer
         if query.shape[2] == 1:
             self._append(buffer, kv, step)
             return see_ring(query, buffer, self.group, step, dropout)
-        near = torch.cat((self._latest(buffer, step.n_past, self.group.window - 1), kv), dim=3) if step.n_past else kv
+        near = torch.cat((self._latest(buffer, step.n_past, self.window - 1), kv), dim=3) if step.n_past else kv
         self._append(buffer, kv, step)
         return see_window(query, near, buffer[:, :, :, : self.group.sinks], self.group, step, dropout)
 
     def check_crop(self, n_before: int, n_after: int) -> None:
         """Whether the windows as of column `n_after` are still there."""
-        if max(n_after - self.group.window, 0) < self.oldest:
+        if max(n_after - self.window, 0) < self.oldest:
             raise RuntimeError(
                 f"cannot take back {n_before - n_after} tokens: windowed heads have overwritten what came before. Call "
                 f"cache.activate_past_recording() before these tokens are read; then up to {TAKE_BACK} can be taken "
@@ -117,16 +125,16 @@ class RingStore(Store):
 
     def record_past(self, length: int) -> None:
         """From now on keep as many more keys as `crop` may take back."""
-        self._resize(max(self.slots, self.group.window + TAKE_BACK), length)
+        self._resize(max(self.slots, self.window + TAKE_BACK), length)
 
     def _resize(self, slots: int, length: int) -> None:
         """More slots, after `length` columns."""
         old, before, self.slots = self.buffer, self.slots, slots
         if old is None or slots == before:
             return
-        kept = self._latest(old, length, min(before, self.group.window), before)
-        self.buffer = self._room(old, self.group.sinks + slots)
-        self.buffer[:, :, :, : self.group.sinks] = old[:, :, :, : self.group.sinks]
+        kept = self._latest(old, length, min(before, self.window), before)
+        self.buffer = self._room(old, self.front + slots)
+        self.buffer[:, :, :, : self.front] = old[:, :, :, : self.front]
         self._write(self.buffer, kept, length)
         self.oldest = length - kept.shape[3]
 
@@ -144,7 +152,7 @@ class RingStore(Store):
 
     def _write(self, buffer: Tensor, latest: Tensor, n_total: int) -> None:
         """Put the latest columns, the last of which is n_total − 1, into their slots."""
-        ring, number = buffer[:, :, :, self.group.sinks :], latest.shape[3]
+        ring, number = buffer[:, :, :, self.front :], latest.shape[3]
         start = (n_total - number) % self.slots
         straight = min(number, self.slots - start)
         ring[:, :, :, start : start + straight] = latest[:, :, :, :straight]
@@ -153,7 +161,7 @@ class RingStore(Store):
 
     def _latest(self, buffer: Tensor, n_total: int, number: int, slots: int = 0) -> Tensor:
         """Keys and values of the latest columns before `n_total`, oldest first, from a ring of `slots`."""
-        ring, number, slots = buffer[:, :, :, self.group.sinks :], min(number, n_total), slots or self.slots
+        ring, number, slots = buffer[:, :, :, self.front :], min(number, n_total), slots or self.slots
         start = (n_total - number) % slots
         straight = min(number, slots - start)
         return torch.cat((ring[:, :, :, start : start + straight], ring[:, :, :, : number - straight]), dim=3)

@@ -30,12 +30,17 @@ WRITTEN: dict[str, Treatment] = {
     "compress:expected_attention:128": Compress("expected_attention", 128),
 }
 shares = st.floats(0, 1, exclude_min=True, exclude_max=True)
+policies = st.sampled_from([policy for policy in POLICIES if policy != "streaming"])
 treatments = st.one_of(
     st.just(KEEP),
     st.builds(Remove, st.sampled_from(Fill)),
     st.builds(Window, st.integers(1, 10**6), st.integers(0, 10**6)),
-    st.builds(Compress, st.sampled_from(POLICIES), st.integers(1, 10**6)),
-    st.builds(Compress, st.sampled_from(POLICIES), shares.filter(lambda share: share >= 1e-4)),
+    st.builds(Compress, policies, st.integers(1, 10**6)),
+    st.builds(
+        Compress,
+        policies,
+        shares.filter(lambda share: share >= 1e-4),
+    ),
 )
 
 
@@ -110,7 +115,7 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
         parse_treatment("compress:h2o:0.5")
 
 
-@pytest.mark.parametrize("budget", ["0", "0.0", "1.0", "1.5", "-0.5", "-3", "nan.", "inf."])
+@pytest.mark.parametrize("budget", ["0", "0.0", "1.5", "-0.5", "-3", "nan.", "inf."])
 def test_a_budget_that_is_no_share_and_no_number_of_keys_is_refused(budget: str) -> None:
     with pytest.raises(HeadspecError, match=r"budget .*: want a share of the keys like 0\.5|is no treatment"):
         parse_treatment(f"compress:snapkv:{budget}")
