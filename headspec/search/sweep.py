@@ -16,11 +16,12 @@ from headspec.load.plain import as_plain
 from headspec.measure.compare import Comparison
 from headspec.measure.texts import ScoredText, repeats_text, scored_text
 from headspec.plan.plan import check_applicable
+from headspec.rowlog import RowLog, plain
 from headspec.search.cases import Case
 from headspec.search.fast import check_layer_by_layer, measure_fast
 from headspec.search.hooked import measure_hooked
 from headspec.search.rows import make_row
-from headspec.search.table import TABLE, RowLog, SweepTable, plain
+from headspec.search.table import SWEEP, TABLE, SweepTable
 
 Measure = Callable[[Any, Sequence[Case], Sequence[ScoredText]], Iterator[tuple[Case, list[Comparison]]]]
 ENGINES = ("fast", "hooks", "ray")
@@ -70,7 +71,7 @@ def sweep(
     if engine != "hooks":
         check_layer_by_layer(model, [text for text in texts if text is not None])
     settings = sweep_settings(model, texts)
-    log = RowLog(writable_folder(Path(out)), settings) if out is not None else None
+    log = RowLog(writable_folder(Path(out)), settings, SWEEP) if out is not None else None
     finished = dict(log.finished) if log is not None else {}
     wanted = {case.key: case for case in cases}
     left = [case for key, case in wanted.items() if key not in finished]

@@ -9,9 +9,10 @@ from typing import Any
 
 from headspec.load.model import load_plain
 from headspec.plan.make import plan_heads
+from headspec.rowlog import RowLog
 from headspec.search.cases import Case
 from headspec.search.sweep import sweep
-from headspec.search.table import RowLog, SweepTable
+from headspec.search.table import SweepTable
 
 TREATMENTS = ("zero", "window:1+0", "window:2", "window:3+0", "window:5", "window:9")
 

@@ -24,12 +24,13 @@ from headspec.load.plain import PlainModel, as_plain
 from headspec.load.text import TokenWindows, load_text
 from headspec.measure.texts import ScoredText, scored_text
 from headspec.plan.make import plan_heads
+from headspec.rowlog import LOG, read_rows
 from headspec.search import distributed
 from headspec.search import sweep as sweep_module
 from headspec.search.cases import Case
 from headspec.search.distributed import cut_into_shares, measure_on_ray
 from headspec.search.sweep import sweep
-from headspec.search.table import LOG, SweepTable, read_rows
+from headspec.search.table import SWEEP, SweepTable
 
 HEADS = ("L0H1", "L1H0", "L1H3", "L2H2", "L3H5", "L3H6")
 WORKING = "ray::_measure_share"
@@ -213,7 +214,7 @@ def test_a_share_over_which_workers_die_again_and_again_ends_the_sweep_but_not_w
         finally:
             enough.set()
     assert killed.result(timeout=0) >= 2
-    assert 0 < len(read_rows(tmp_path)) < len(cases)
+    assert 0 < len(read_rows(tmp_path, SWEEP)) < len(cases)
 
 
 @pytest.mark.usefixtures("small_shares")

@@ -20,11 +20,12 @@ from headspec.errors import RecordError
 from headspec.load.model import load_plain
 from headspec.load.plain import PlainModel
 from headspec.load.text import TokenWindows
+from headspec.rowlog import LOG
 from headspec.search import sweep as sweeps
 from headspec.search.cases import Case, single_cases
 from headspec.search.fast import measure_fast
 from headspec.search.sweep import sweep
-from headspec.search.table import LOG, SETTINGS, TABLE, SweepTable
+from headspec.search.table import SWEEP, TABLE, SweepTable
 
 TEXT = ids(2, 40)
 Measured = list[str]
@@ -120,7 +121,7 @@ def test_a_resumed_sweep_ends_in_the_table_of_an_uninterrupted_one(
     assert resumed.settings == whole.settings
     assert difference(resumed, whole) <= 1e-6
     assert [row["case"] for row in resumed.rows] == [case.label for case in many_cases(model)]
-    assert (to_resume / SETTINGS).read_bytes() == (uninterrupted / SETTINGS).read_bytes()
+    assert (to_resume / SWEEP.settings).read_bytes() == (uninterrupted / SWEEP.settings).read_bytes()
     assert [[row[name] for name in GIVEN] for row in resumed.rows] == [
         [row[name] for name in GIVEN] for row in whole.rows
     ]
@@ -191,7 +192,7 @@ def test_a_finished_sweep_is_read_back_and_nothing_is_measured(tmp_path: Path, m
     assert swept(some_cases(), tmp_path) == first
     assert measured == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
-    assert sorted(files) == sorted([LOG, SETTINGS, TABLE])
+    assert sorted(files) == sorted([LOG, SWEEP.settings, TABLE])
 
 
 def test_what_a_sweep_returns_is_what_can_be_read_from_its_folder(tmp_path: Path) -> None:

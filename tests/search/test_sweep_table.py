@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from sweep_makers import HEADS, cases_of, ids, new_plain, plain
 
 from headspec.errors import HeadspecError, RecordError
+from headspec.rowlog import LOG, RowLog, read_rows
 from headspec.search.sweep import sweep
-from headspec.search.table import LOG, SETTINGS, TABLE, RowLog, SweepTable, read_rows
+from headspec.search.table import SWEEP, TABLE, SweepTable
 
 MODEL = {"model": "made-up", "n_layers": 2}
 ROW = {"case": "a", "loss": 1.25, "kl_se": None, "n_heads": 1, "key": "a"}
 
 
 def log_of(folder: Path, *rows: dict[str, Any]) -> RowLog:
-    log = RowLog(folder, MODEL)
+    log = RowLog(folder, MODEL, SWEEP)
     for row in rows:
         log.append(row)
     return log
@@ -52,8 +53,8 @@ def test_any_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("rows")
     rows = [{**row, "key": str(number)} for number, row in enumerate(rows)]
     log_of(folder, *rows)
-    assert read_rows(folder) == rows
-    assert RowLog(folder, MODEL).finished == {row["key"]: row for row in rows}
+    assert read_rows(folder, SWEEP) == rows
+    assert RowLog(folder, MODEL, SWEEP).finished == {row["key"]: row for row in rows}
     assert SweepTable.load(folder) == SweepTable(MODEL, tuple(rows))
 
 
@@ -68,7 +69,7 @@ def test_a_row_is_on_the_disk_when_it_has_been_added(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_kept_as_nothing(tmp_path: Path, value: float) -> None:
     log = log_of(tmp_path, {**ROW, "loss": value})
     assert log.finished["a"]["loss"] is None
-    assert read_rows(tmp_path)[0]["loss"] is None
+    assert read_rows(tmp_path, SWEEP)[0]["loss"] is None
     assert '"loss": null' in (tmp_path / LOG).read_text()
 
 
@@ -88,7 +89,7 @@ def huge() -> Any:
 def test_a_perplexity_beyond_all_numbers_is_an_empty_cell_of_the_csv(tmp_path: Path) -> None:
     model = huge()
     sweep(model, cases_of(model, [{"L0H1": "zero"}]), ids(2, 20), out=tmp_path, n_repeats=0, progress=False)
-    [row] = read_rows(tmp_path)
+    [row] = read_rows(tmp_path, SWEEP)
     assert row["loss_increase"] > 710
     assert row["perplexity_increase"] is None
     assert np.isnan(pandas.read_csv(tmp_path / TABLE)["perplexity_increase"]).all()
@@ -116,7 +117,7 @@ def test_a_last_line_that_was_being_written_does_not_count(three: Path, torn: by
     (three / LOG).write_bytes(whole + torn)
     assert len(SweepTable.load(three)) == 3
     assert (three / LOG).read_bytes() == whole + torn, "reading changes nothing"
-    log = RowLog(three, MODEL)
+    log = RowLog(three, MODEL, SWEEP)
     log.append({**ROW, "key": "d"})
     assert (three / LOG).read_bytes() == whole + json.dumps({**ROW, "key": "d"}).encode() + b"\n"
 
@@ -125,7 +126,7 @@ def test_a_last_line_that_was_being_written_does_not_count(three: Path, torn: by
 def test_wherever_the_file_ends_whole_rows_are_kept(three: Path, n_bytes: int) -> None:
     whole = (three / LOG).read_bytes()
     (three / LOG).write_bytes(whole[:n_bytes])
-    log = RowLog(three, MODEL)
+    log = RowLog(three, MODEL, SWEEP)
     assert list(log.finished) == list("abc")[: whole[:n_bytes].count(b"\n")]
     assert whole.startswith((three / LOG).read_bytes())
 
@@ -134,7 +135,7 @@ def test_wherever_the_file_ends_whole_rows_are_kept(three: Path, n_bytes: int) -
 def test_a_damaged_line_among_others_is_an_error_that_names_the_file(three: Path, line: str) -> None:
     lines = (three / LOG).read_text().splitlines()
     (three / LOG).write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
-    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL)):
+    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL, SWEEP)):
         with pytest.raises(RecordError, match=r"rows\.jsonl is damaged .*: delete the folder, or choose another"):
             read(three)
 
@@ -143,22 +144,22 @@ def test_a_damaged_line_among_others_is_an_error_that_names_the_file(three: Path
 def test_a_line_that_is_json_but_no_row_is_an_error_that_names_the_file(three: Path, line: str) -> None:
     lines = (three / LOG).read_text().splitlines()
     (three / LOG).write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
-    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL)):
+    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL, SWEEP)):
         with pytest.raises(RecordError, match=r"rows\.jsonl is damaged"):
             read(three)
 
 
 @pytest.mark.parametrize("text", ["", "{", "5", "null", '"x"', '{"schema": ', "\0"])
 def test_damaged_settings_are_an_error_that_names_the_file(three: Path, text: str) -> None:
-    (three / SETTINGS).write_text(text)
-    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL)):
+    (three / SWEEP.settings).write_text(text)
+    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL, SWEEP)):
         with pytest.raises(RecordError, match=r"sweep\.json is damaged .*choose another folder"):
             read(three)
 
 
 @pytest.mark.parametrize("text", ["[]", "[1, 2]"])
 def test_settings_that_are_a_list_are_an_error_that_names_the_file(three: Path, text: str) -> None:
-    (three / SETTINGS).write_text(text)
+    (three / SWEEP.settings).write_text(text)
     with pytest.raises(RecordError, match=r"sweep\.json is"):
         SweepTable.load(three)
 
@@ -168,8 +169,8 @@ def test_settings_that_are_a_list_are_an_error_that_names_the_file(three: Path, 
     [({"schema": "headspec.SweepTable/2"}, "headspec.SweepTable/2"), ({}, "something else"), ({"a": 1}, "something")],
 )
 def test_settings_of_another_schema_are_refused_by_name(three: Path, values: dict[str, Any], named: str) -> None:
-    (three / SETTINGS).write_text(json.dumps(values))
-    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL)):
+    (three / SWEEP.settings).write_text(json.dumps(values))
+    for read in (SweepTable.load, lambda folder: RowLog(folder, MODEL, SWEEP)):
         with pytest.raises(RecordError, match=rf"sweep\.json is not a headspec\.SweepTable/1 but {named}"):
             read(three)
 
@@ -181,22 +182,22 @@ def test_a_folder_without_a_sweep_is_an_error_that_says_how_to_make_one(tmp_path
 
 
 def test_rows_without_settings_beside_them_are_refused_and_left_alone(three: Path) -> None:
-    (three / SETTINGS).unlink()
+    (three / SWEEP.settings).unlink()
     before = (three / LOG).read_bytes()
     with pytest.raises(RecordError, match=r"rows\.jsonl has no sweep\.json beside it: choose another folder"):
-        RowLog(three, MODEL)
+        RowLog(three, MODEL, SWEEP)
     assert (three / LOG).read_bytes() == before
-    assert not (three / SETTINGS).exists()
+    assert not (three / SWEEP.settings).exists()
 
 
 def test_other_settings_are_refused_naming_both_values_and_the_folder_is_left_alone(three: Path) -> None:
     before = {path.name: path.read_bytes() for path in three.iterdir()}
     with pytest.raises(RecordError, match=r"n_layers 2 there, 3 now\): choose another folder"):
-        RowLog(three, {**MODEL, "n_layers": 3})
+        RowLog(three, {**MODEL, "n_layers": 3}, SWEEP)
     with pytest.raises(RecordError, match="seed None there, 7 now"):
-        RowLog(three, {**MODEL, "seed": 7})
+        RowLog(three, {**MODEL, "seed": 7}, SWEEP)
     with pytest.raises(RecordError, match="model 'made-up' there, None now"):
-        RowLog(three, {"n_layers": 2})
+        RowLog(three, {"n_layers": 2}, SWEEP)
     assert {path.name: path.read_bytes() for path in three.iterdir()} == before
 
 
