@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from pruned_models import SHARES, bandwidth, cpu_seconds, gemm_rate, load, pruned, use_tuned_malloc
+from pruned_models import NAMES, cpu_seconds, load, pruned, use_tuned_malloc
 from transformers import StaticCache
+
+from headspec.measure.bound import decode_bound_ms, measure_rates
 
 
 @torch.no_grad()
@@ -35,7 +37,7 @@ def main() -> None:
     prompt = torch.randint(0, 50000, (1, options.context))
     caches = original_caches(source.huggingface, prompt, options.batch, options.tokens)
     sides: dict[str, tuple[Any, Any]] = {side: (source.huggingface, cache) for side, cache in caches.items()}
-    for name in SHARES:
+    for name in NAMES:
         model = pruned(source, name)
         sides[name] = model, pruned_cache(model, prompt, options.batch)
     if options.batch > 1:
@@ -83,13 +85,6 @@ def in_turns(sides: dict[str, tuple[Any, Any]], options: Any) -> dict[str, list[
     return {side: times[2:] for side, times in found.items()}  # the first two warm up
 
 
-def roofline(model: Any, kv_bytes: float, batch: int, read: float, rate: float) -> float:
-    """Seconds a token: every weight is read once and used by `batch` rows, every key and value is read once."""
-    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    work = sum(max(weight.numel() * 4 / read, 2 * batch * weight.numel() / rate) for weight in weights)
-    return work + kv_bytes / read
-
-
 def kv_bytes(side: str, model: Any, cache: Any, n_tokens: int) -> float:
     """Bytes of keys and values that one token looks at."""
     if side in ("V", "V*", "S"):
@@ -103,16 +98,16 @@ def kv_bytes(side: str, model: Any, cache: Any, n_tokens: int) -> float:
 
 def report(found: dict[str, list[tuple[float, float]]], sides: dict[str, tuple[Any, Any]], options: Any) -> None:
     """A row a side: medians, how many times as fast as V, S and P0, KV bytes, share of the roofline."""
-    read, rate = bandwidth(), gemm_rate()
+    rates = measure_rates()
     print(f"{options.model}, batch {options.batch}, context {options.context}, {options.tokens} tokens a side, medians")
-    print(f"1 thread; reads {read / 1e9:.1f} GB/s, multiplies {rate / 1e9:.0f} GFLOP/s\n")
+    print(f"1 thread; reads {rates.read_bytes_s / 1e9:.1f} GB/s, multiplies {rates.flops_s / 1e9:.0f} GFLOP/s\n")
     cpu = {side: statistics.median(times[0] for times in found[side]) for side in sides}
     wall = {side: statistics.median(times[1] for times in found[side]) for side in sides}
     held = {side: kv_bytes(side, *sides[side], options.context) for side in sides}
     print(f"{'':4}{'CPU ms':>9}{'wall ms':>9}{'× V':>8}{'× S':>8}{'× P0':>8}{'KV':>7}{'of roofline':>13}")
     for side in ("V", "V*", "S", *(side for side in sides if side not in ("V", "V*", "S"))):
         ratios = "".join(f"{cpu[base] / cpu[side]:8.2f}" for base in ("V", "S", "P0"))
-        share = roofline(sides[side][0], held[side], options.batch, read, rate) / cpu[side]
+        share = decode_bound_ms(sides[side][0], options.batch, held[side], rates) / (1e3 * cpu[side])
         print(
             f"{side:4}{1e3 * cpu[side]:9.1f}{1e3 * wall[side]:9.1f}{ratios}{held[side] / held['V']:7.0%}{share:13.0%}"
         )

@@ -1,4 +1,4 @@
-"""Time and peak memory of exporting a model under plan c of pruned_models.py (Linux).
+"""Time and peak memory of exporting a model under the hypothetical plan c (Linux).
 
 python benchmarks/export_memory.py [MODEL] [--dtype bfloat16]
 """
@@ -9,9 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pruned_models import plan_of
-
 from headspec import export_model, load_plain
+from headspec.measure.hypothetical import hypothetical_plan
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     model = load_plain(options.model, device="cpu", dtype=options.dtype)
-    plan = plan_of(model, "c")
+    plan = hypothetical_plan(model, "c")
     Path("/proc/self/clear_refs").write_text("5")  # starts a new high-water mark
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
     started = time.perf_counter()

@@ -16,7 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from pruned_models import SHARES, cpu_seconds, gemm_rate, load, pruned
+from pruned_models import NAMES, cpu_seconds, load, pruned
+
+from headspec.measure.bound import measure_rates
 
 
 @torch.no_grad()
@@ -32,7 +34,7 @@ def main() -> None:
     source = load(options.model)
     prompt = torch.randint(0, 50000, (options.batch, options.context))
     sides: dict[str, Callable[[], Any]] = {"V": partial(source.huggingface, prompt, logits_to_keep=1)}
-    for name in SHARES:
+    for name in NAMES:
         model = pruned(source, name)
         sides[name] = partial(read, model, prompt)
         if name in ("P0", "c"):
@@ -56,7 +58,7 @@ def read(model: Any, prompt: torch.Tensor) -> Any:
 def report(found: dict[str, list[tuple[float, float]]], options: Any) -> None:
     """A row a side: medians, and how many times as fast as V and P0."""
     print(f"{options.model}, batch {options.batch}, {options.context} tokens, {options.rounds} rounds, medians")
-    print(f"1 thread; multiplies {gemm_rate() / 1e9:.0f} GFLOP/s\n")
+    print(f"1 thread; multiplies {measure_rates().flops_s / 1e9:.0f} GFLOP/s\n")
     cpu = {side: statistics.median(times[0] for times in runs) for side, runs in found.items()}
     print(f"{'':6}{'CPU ms':>9}{'wall ms':>9}{'× V':>8}{'× P0':>8}")
     for side, runs in found.items():

@@ -258,7 +258,6 @@ def test_random_weights_say_so(
         (["ablate", "NEOX", "3.7=zero"], "3.7"),
         (["ablate", "NEOX", "L0H0=zero", "L0H0=window:3"], "L0H0 is in the plan twice"),
         (["ablate", "NEOX", "L0H0=mean", "--profile", "nowhere"], "no profile at nowhere"),
-        (["ablate", "NEOX", "L0H0=compress:snapkv:0.5"], "can neither be applied to a live model nor"),
         (["sweep", "demo", "--treatments", "gone"], "'gone' is no treatment"),
         (["sweep", "demo", "--vary", "dead_spread"], "--vary dead_spread: write it as"),
         (["sweep", "demo", "--vary", "dead_spred=1"], "unknown threshold dead_spred"),

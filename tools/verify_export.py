@@ -4,8 +4,9 @@
 
 ORIGINAL is the folder or hub id of the original GPT-NeoX. The reference is that model with transformers' eager
 attention, in which every windowed head gets a mask of its own and every removed head's output is overwritten by its
-constant. Compared are the logits of random tokens, and greedy decoding token for token. Exit code 1 if they differ, 2
-if the exported weights are not float32, and so rounded.
+constant. Compared are the logits of random tokens, and greedy decoding token for token; the latter not where the plan
+compresses heads, as that starts after a prompt. Exit code 1 if they differ, 2 if the exported weights are not float32,
+and so rounded.
 """
 
 import argparse
@@ -41,12 +42,15 @@ def main() -> None:
     tokens = torch.randint(10, reference.config.vocab_size, (2, options.tokens), generator=generator)
     difference = (exported(tokens).logits - reference(tokens, use_cache=False).logits).abs().max().item()
     print(f"logits of {tokens.numel()} random tokens: largest difference {difference:.1e}")
+    within = difference <= TOLERANCE  # not a number is not
+    if any(group.get("policy") for layer in config.get("head_groups") or () for group in layer):
+        print("greedy decoding: not compared, as the plan compresses heads after a prompt")
+        sys.exit(not within)
     prompt = tokens[:1, :50]
     settings = {"max_new_tokens": options.new, "min_new_tokens": options.new, "do_sample": False}
     mine, theirs = exported.generate(prompt, **settings), reference.generate(prompt, use_cache=False, **settings)
     same = int((mine == theirs)[0, 50:].sum())
     print(f"greedy decoding: {same} of {options.new} tokens equal")
-    within = difference <= TOLERANCE  # not a number is not
     sys.exit(not within or same < options.new)
 
 

@@ -41,6 +41,9 @@ def search(
     treatments: Annotated[str, option("What may be done with a head, comma between.")] = (
         "mean,window:3,window:4,window:8,window:16,window:32,window:64"
     ),
+    compress: Annotated[
+        str | None, option("Also compress KV caches, by this policy: expected_attention or snapkv.")
+    ] = None,
     protect_induction: Annotated[bool, option("Leave induction heads alone.")] = True,
     select: Annotated[str, option("Text to choose on.")] = "select",
     certify: Annotated[str, option("Other text, to judge on.")] = "certify",
@@ -67,15 +70,22 @@ def search(
     given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
     budget = Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)
     allowed = [parse_treatment(text) for text in treatments.split(",")]
+    if compress is not None:
+        parse_treatment(f"compress:{compress}:1")  # a policy that does not exist is refused before anything is loaded
     folder = writable_folder(results_folder(resolve(model).name, out, "search"))
     loaded = load_to_measure(model, device, dtype, seed)
 
     from headspec.load.text import load_text
-    from headspec.search.search_plan import search_plan
+    from headspec.plan.workload import halves
+    from headspec.search.search_plan import compress_treatments, search_plan
 
     chosen_on, judged_on = (load_text(loaded, source, n_tokens=tokens, seed=seed) for source in (select, certify))
+    workload = None
+    if compress is not None:
+        workload = halves(chosen_on.tokens.shape[1])
+        allowed += map(parse_treatment, compress_treatments(workload, compress))
     found = search_plan(
-        loaded, budget, profile=profile_of(loaded, profile, seed), treatments=allowed, stage=say,
+        loaded, budget, profile=profile_of(loaded, profile, seed), treatments=allowed, workload=workload, stage=say,
         protect_induction=protect_induction, max_evaluations=max_evaluations, n_controls=controls,
         select=chosen_on, certify_on=judged_on,
     )  # fmt: skip
@@ -94,7 +104,8 @@ def _save_search(found: "SearchResult", folder: Path) -> list[str]:
     found.plan.save(folder / "plan.json")
     certificate = json.dumps({"within_budget": found.within_budget, **found.certificate}, indent=1) + "\n"
     write_whole(folder / "certificate.json", lambda path: path.write_text(certificate, encoding="utf-8"))
-    points = json.dumps([point.to_dict() for point in found.front], indent=1) + "\n"
+    front = [{**point.to_dict(), "decode_ms": point.decode_ms} for point in found.front]
+    points = json.dumps(front, indent=1) + "\n"
     write_whole(folder / "pareto.json", lambda path: path.write_text(points, encoding="utf-8"))
     found.head_map.save(folder / HEAD_MAP)
     pareto_png(found.points, found.chosen, found.certificate, folder / "pareto.png")
@@ -110,9 +121,10 @@ def _print_search(found: "SearchResult") -> None:
         table.add_row(name.replace("_", " "), str(getattr(chosen, name) or "n/a"), _interval(fresh[name]))
     output.print(table)
     output.print(
-        f"{certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed; KV cache of "
-        f"{certificate['n_tokens']} tokens: {certificate['kv_share']:.1%} left; attention weights removed: "
-        f"{certificate['removed_share']:.1%}.", highlight=False,
+        f"{certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed, "
+        f"{certificate['heads_compressed']} compressed; KV cache of {_workload(certificate)}: "
+        f"{certificate['kv_share']:.1%} left; attention weights removed: {certificate['removed_share']:.1%}.",
+        highlight=False,
     )  # fmt: skip
     random = certificate["random_plans"]
     if random["n"]:
@@ -130,6 +142,11 @@ def _print_search(found: "SearchResult") -> None:
     if certificate["broken"]:
         words = "; ".join(certificate["broken"])
         output.print(f"OVER BUDGET on fresh text: {words}.", style="yellow", highlight=False)
+
+
+def _workload(certificate: Any) -> str:
+    tokens, new = f"{certificate['n_tokens']} tokens", certificate["n_new"]
+    return f"{tokens} and {new} more, in the mean" if new else tokens
 
 
 def _interval(estimate: Any) -> str:

@@ -44,7 +44,8 @@ def profile_of(model: Any, folder: Path | None, seed: int) -> "HeadProfile":
     from headspec.probe.collect import probe_heads
 
     say("probing (--profile DIR takes what `headspec analyze` has found)")
-    return probe_heads(model, load_text(model, "probe", seed=seed), engine="fast", seed=seed)
+    text = load_text(model, "probe", seed=seed)
+    return probe_heads(model, text, engine="fast", query_statistics=True, seed=seed)
 
 
 def share(option_name: str, text: str) -> float:

@@ -8,7 +8,7 @@ from headspec.heads import HeadId
 from headspec.load.names import ModelName, Origin
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
-from headspec.plan.treatments import Keep, Remove, Window
+from headspec.plan.treatments import Compress, Keep, Remove, Window
 
 PYTHIA_LICENSE = "apache-2.0"
 """Of all Pythia models on the hub."""
@@ -62,25 +62,32 @@ def license_of(source: ModelName | None) -> str:
 
 def _summary(plan: HeadPlan, twin: bool) -> str:
     removed, windowed, n_heads = len(plan.heads(Remove)), len(plan.heads(Window)), len(plan.about.heads)
+    compressed = len(plan.heads(Compress))
     size = plan_size(plan)
     text = f"{removed} of {n_heads} attention heads are removed: "
     if twin:
         text += "their weights are zero, and the constants that stand in for them are in the biases. "
-        if windowed:
+        if windowed or compressed:
+            kinds = [f"gives a window to some ({windowed})"] * bool(windowed)
+            kinds += [f"compresses the KV cache of some ({compressed})"] * bool(compressed)
             text += (
-                f"The plan also gives a window to some ({windowed}); this dense twin cannot hold windows: they see "
-                "every key, as in the original. "
+                f"The plan also {' and '.join(kinds)}; this dense twin cannot: they see every key, as in the original. "
             )
         text += "The model has its original shape and is not faster."
     else:
         text += (
             f"they are not computed and their weights are gone ({size.removed_share:.1%} of the attention weights). "
-            f"Heads that see a window of keys and the first tokens, and keep no more than those: {windowed}. The KV "
-            f"cache of {size.n_tokens} tokens is {size.kv_share:.1%} of the original's. Nothing was trained."
+            f"Heads that see a window of keys and the first tokens, and keep no more than those: {windowed}. "
+            f"{_compressed_words(compressed)}The KV cache after a prompt of {size.n_tokens} tokens is "
+            f"{size.kv_share:.1%} of the original's. Nothing was trained."
         )
     if plan.about.model.startswith("random:"):
         text += "\n\n**RANDOM WEIGHTS**: good for timing and tests only."
     return text
+
+
+def _compressed_words(number: int) -> str:
+    return f"Heads that read a prompt with every key and then keep chosen ones: {number}. " if number else ""
 
 
 def _loading(twin: bool, files: list[str]) -> str:
@@ -103,8 +110,11 @@ def _damage(plan: HeadPlan, twin: bool) -> str:
     certificate = plan.certificate or {}
     if not isinstance(certificate.get("quality"), Mapping):
         return "## What it costs\n\nNot measured: the plan has no certificate. `headspec search` writes one."
-    if twin and plan.heads(Window):
-        return "## What it costs\n\nNot measured: the plan's certificate counts the windows, which this model has not."
+    if twin and (plan.heads(Window) or plan.heads(Compress)):
+        return (
+            "## What it costs\n\nNot measured: the plan's certificate counts windows or compression, which this model "
+            "has not."
+        )
     quality = certificate["quality"]
     rows = [
         ("KL to the original, nats/token", _estimate(quality.get("kl"), "{:.4f}")),
@@ -115,7 +125,8 @@ def _damage(plan: HeadPlan, twin: bool) -> str:
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
     text = (
-        f"On {quality.get('text', 'a text')}, with 95 % intervals; measured on the hooked original under the same plan."
+        f"On {quality.get('text', 'a text')}{_continued(certificate)}, with 95 % intervals; measured on the hooked "
+        "original under the same plan."
     )
     random = certificate.get("random_plans") or {}
     control = ""
@@ -125,6 +136,12 @@ def _damage(plan: HeadPlan, twin: bool) -> str:
             f"a median KL of {random['kl_median']:.4f}."
         )
     return f"## What it costs\n\n{text}\n\n| measure | value |\n|---|---|\n{table}{control}"
+
+
+def _continued(certificate: Mapping[str, Any]) -> str:
+    """Which part of the text was judged, where only a part was."""
+    prompt, new = certificate.get("n_tokens"), certificate.get("n_new")
+    return f" ({new} tokens after prompts of {prompt})" if new else ""
 
 
 def _estimate(value: Any, form: str) -> str:
@@ -144,10 +161,13 @@ def _heads(plan: HeadPlan, twin: bool) -> str:
     for layer in range(plan.about.n_layers):
         heads = [HeadId(layer, head) for head in range(plan.about.n_heads)]
         removed = ", ".join(f"H{head.head} ({plan[head]})" for head in heads if isinstance(plan[head], Remove))
-        windowed = ", ".join(f"H{head.head} ({plan[head]})" for head in heads if isinstance(plan[head], Window))
+        limited = ", ".join(
+            f"H{head.head} ({plan[head]})" for head in heads if isinstance(plan[head], Window | Compress)
+        )
         kept = ", ".join(f"H{head.head}" for head in heads if isinstance(plan[head], Keep))
-        rows.append(f"| {layer} | {removed} | {windowed} | {kept} |")
-    title = "windowed in the plan, whole here" if twin else "windowed"
+        rows.append(f"| {layer} | {removed} | {limited} | {kept} |")
+    title = "windowed" if not plan.heads(Compress) else "windowed or compressed"
+    title += " in the plan, whole here" if twin else ""
     return (
         "## Heads\n\nHeads have their numbers of the original model. The word after a removed head says what stands in "
         "for its output; `window:8` is a window of 8 keys and 4 sink keys, `window:8+0` one without sinks.\n\n"

@@ -1,6 +1,7 @@
 """The hook bodies: what removes heads at `hook_z` and narrows their view at `hook_attn_scores`.
 
-TransformerLens calls them as `hook(activation, hook=hook_point)`; they return a new tensor and keep no state.
+TransformerLens calls them as `hook(activation, hook=hook_point)`; they return a new tensor. Those of compressed heads
+remember the text that is being read; the others keep no state.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from headspec.intervene.compress import Columns, CompressedHeads
 from headspec.intervene.masks import HIDDEN, seen_keys, visible_keys
 from headspec.plan.treatments import Window
 
@@ -51,3 +54,40 @@ def windowing(windows: Mapping[int, Window]) -> Hook:
         return narrowed
 
     return narrow
+
+
+def compressing(compressed: CompressedHeads) -> dict[str, Hook]:
+    """Hooks, by the name of their place in the attention, that hide from compressed heads what these have dropped.
+
+    Queries and keys are caught before rotation, with the sines and cosines that will rotate them.
+    """
+    caught: dict[str, Tensor] = {}
+
+    def catching(name: str) -> Hook:
+        def catch(found: Tensor, hook: Any = None) -> Tensor:
+            caught[name] = found.detach()
+            return found
+
+        return catch
+
+    def columns() -> Columns:
+        queries, keys, values = (
+            rearrange(caught[name][:, :, compressed.heads], "batch token head d -> batch head token d")
+            for name in ("hook_q", "hook_k", "hook_v")
+        )
+        return Columns.rotated(queries, keys, values, caught["hook_cos"], caught["hook_sin"])
+
+    def narrow(scores: Scores, hook: Any = None) -> Scores:
+        seen, lowest = seen_keys(scores), torch.finfo(scores.dtype).min
+        dropped = compressed.drops(columns, seen)
+        caught.clear()
+        if dropped is None:
+            return scores
+        narrowed = scores.clone()
+        narrowed[:, compressed.heads] = scores[:, compressed.heads].masked_fill(
+            dropped & seen[:, None], HIDDEN * lowest
+        )
+        return narrowed
+
+    places = ("hook_q", "hook_k", "hook_v", "hook_cos", "hook_sin")
+    return {**{name: catching(name) for name in places}, "hook_attn_scores": narrow}

@@ -84,6 +84,16 @@ def load_plain(
     return _settled(PlainModel(hf.eval(), want.source.name, tokenizer), want)
 
 
+def load_shape(name: str, *, dtype: torch.dtype | str = torch.float32) -> PlainModel:
+    """A model without its weights, on the meta device: sizes and name, and nothing that computes.
+
+    Arguments and errors as for `load_model`; needs the configuration only.
+    """
+    want = _wanted(name, "cpu", dtype, None, None, False)
+    with explained(want.source), torch.device("meta"):
+        return PlainModel(_untrained(read_config(want.source), want.dtype, "meta", "sdpa").eval(), want.source.name)
+
+
 def reinitialised(model: Any, seed: int = 0) -> Any:
     """An untrained twin of a bridge or plain model: same kind and sizes, random weights, named `random:<name>`."""
     identity, plain = identify(model), isinstance(model, PlainModel)

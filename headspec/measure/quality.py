@@ -16,8 +16,9 @@ from headspec.load.identity import identify
 from headspec.load.text import TokenWindows, as_windows
 from headspec.measure.compare import Comparison, compare
 from headspec.measure.estimate import Estimate, estimate, increase, mean, perplexity, perplexity_increase
-from headspec.measure.texts import ScoredText, needles_text, repeats_text
+from headspec.measure.texts import ScoredText, needles_text, repeats_text, scored_text
 from headspec.plan.plan import HeadPlan
+from headspec.plan.workload import Workload
 
 SCHEMA = "headspec.QualityReport/1"
 LEAST_NEEDLE_ACCURACY = 0.5
@@ -94,23 +95,39 @@ class QualityReport:
             raise RecordError(f"{path} is no readable report ({type(error).__name__}: {error}).") from error
 
 
-def measure_plan(model: Any, plan: HeadPlan, tokens: Any, **options: Any) -> QualityReport:
-    """What a plan costs on a live model: `measure_quality` of the model without and with the plan.
+def measure_plan(
+    model: Any,
+    plan: HeadPlan,
+    tokens: Any,
+    *,
+    workload: Workload | None = None,
+    n_repeats: int = 8,
+    n_needles: int = 16,
+    seed: int = 0,
+    step: Callable[[], object] = lambda: None,
+) -> QualityReport:
+    """What a plan costs on a live model: the model without and with the plan.
 
     Args:
         model: A TransformerBridge, or a PlainModel (quicker).
         plan: Made for this model.
         tokens: Text, token ids or TokenWindows, not used to choose the plan.
-        **options: As for `measure_quality`.
+        workload: With one, each window is a prompt, after which compressed heads choose their keys, and its
+            continuation, which alone counts; of repeated tokens the first copy is the prompt, of needles all up to the
+            key at the end. Without, a text is all prompt, so compression costs nothing.
+        n_repeats, n_needles, seed, step: As for `measure_quality`.
     """
 
-    def treated(window: Tensor) -> Any:
-        with apply_plan(model, plan):
-            return model(window)
+    def find(text: ScoredText) -> Comparison:
+        def treated(window: Tensor) -> Any:
+            with apply_plan(model, plan, prompt=text.n_prompt if workload else 0):
+                return model(window)
+
+        return compare(model, treated, text, step)
 
     with apply_plan(model, plan):
         pass  # a plan that cannot be applied is refused before anything is computed
-    return measure_quality(model, treated, tokens, **options)
+    return quality_report(model, as_windows(tokens, model), find, n_repeats, n_needles, seed, workload)
 
 
 def measure_quality(
@@ -149,7 +166,7 @@ def quality_report(
     n_repeats: int,
     n_needles: int,
     seed: int,
-    first: int = 0,
+    workload: Workload | None = None,
 ) -> QualityReport:
     """The report of whatever `find` compares with the original on text, repeated tokens and needles.
 
@@ -158,13 +175,13 @@ def quality_report(
         windows: The text.
         find: Compares on one text.
         n_repeats, n_needles, seed: As for `measure_quality`.
-        first: The first query of the text that counts.
+        workload: Of the text, as for `measure_plan`.
     """
     identity = identify(original)
     if n_repeats < 0 or n_needles < 0:
         raise TextError(f"n_repeats={n_repeats}, n_needles={n_needles}: want 0 or more.")
     texts = {
-        "text": ScoredText(windows.tokens, first, windows.source),
+        "text": scored_text(original, windows, workload),
         "repeats": repeats_text(identity, n_repeats, seed),
         "needles": needles_text(original, windows, n_needles, seed),
     }

@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from headspec.errors import TextError
 from headspec.load.identity import Identity, identify
 from headspec.load.text import TokenWindows, as_windows
+from headspec.plan.workload import Workload
 from headspec.probe.repeats import repeated_tokens, repeats_for
 
 KEY, VALUE = 4, 4
@@ -25,6 +27,11 @@ class ScoredText:
     name: str
 
     @property
+    def n_prompt(self) -> int:
+        """Tokens before the first that is scored."""
+        return self.first + 1
+
+    @property
     def targets(self) -> Int[Tensor, "window query"]:
         """The tokens that are to be predicted."""
         return self.tokens[:, self.first + 1 :]
@@ -35,10 +42,18 @@ class ScoredText:
         return TokenWindows(self.tokens, self.name).digest
 
 
-def scored_text(model: Any, tokens: Any) -> ScoredText:
-    """Text, token ids or TokenWindows, scored at every token."""
+def scored_text(model: Any, tokens: Any, workload: Workload | None = None) -> ScoredText:
+    """Text, token ids or TokenWindows, scored at every token; with a workload, at those that follow its prompt."""
     windows = as_windows(tokens, model, least=2)
-    return ScoredText(windows.tokens, 0, windows.source)
+    length = windows.tokens.shape[1]
+    if workload is None:
+        return ScoredText(windows.tokens, 0, windows.source)
+    if workload.n_total > length or not workload.n_new:
+        raise TextError(
+            f"a prompt of {workload.n_prompt} and {workload.n_new} new tokens: want at least 1 new one, and no more "
+            f"in all than the {length} of a window."
+        )
+    return ScoredText(windows.tokens[:, : workload.n_total], workload.n_prompt - 1, windows.source)
 
 
 def repeats_text(identity: Identity, n_repeats: int, seed: int = 0) -> ScoredText | None:

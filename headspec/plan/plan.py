@@ -220,16 +220,6 @@ class HeadPlan:
             raise RecordError(f"one plan is for {self.about.model}, the other for {other.about.model}.")
 
 
-def check_applicable(plan: HeadPlan) -> None:
-    """Refuse treatments that nothing can carry out yet."""
-    compressed = plan.heads(Compress)
-    if compressed:
-        raise HeadspecError(
-            f"{', '.join(map(str, compressed))}: KV-compression policies can neither be applied to a live model nor "
-            "exported yet: use plan.without(…) for these heads."
-        )
-
-
 def _json_path(path: Path | str) -> Path:
     path = Path(path)
     if path.suffix != ".json":

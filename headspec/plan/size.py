@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import KEEP, Compress, Remove, Treatment, Window
+from headspec.plan.treatments import Compress, Remove, Treatment, Window
+from headspec.plan.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,19 @@ class PlanSize:
         return self.removed_weights / self.attention_weights
 
 
-def plan_size(plan: HeadPlan, n_tokens: int | None = None, bytes_per_number: int = 4, n_new: int = 0) -> PlanSize:
-    """Sizes under a plan, for one sequence: a prompt of `n_tokens` (the model's context by default), then `n_new`."""
+def plan_size(plan: HeadPlan, workload: Workload | int | None = None, bytes_per_number: int = 4) -> PlanSize:
+    """Sizes under a plan, for one sequence of a workload (or so many tokens): the model's whole context by default."""
     about = plan.about
-    n_tokens = about.context if n_tokens is None else n_tokens
+    if not isinstance(workload, Workload):
+        workload = Workload(about.context if workload is None else workload)
     per_key = 2 * about.d_head * bytes_per_number
-    keys = sum(mean_keys_held(plan[head], n_tokens, n_new) for head in about.heads)
+    keys = sum(mean_keys_held(plan[head], workload) for head in about.heads)
     per_head = 4 * about.d_head * about.d_model + 3 * about.d_head
     return PlanSize(
-        n_tokens=n_tokens,
-        n_new=n_new,
+        n_tokens=workload.n_prompt,
+        n_new=workload.n_new,
         kv_bytes=round(keys * per_key),
-        full_kv_bytes=round(len(about.heads) * mean_keys_held(KEEP, n_tokens, n_new) * per_key),
+        full_kv_bytes=round(len(about.heads) * workload.mean_keys * per_key),
         removed_weights=len(plan.heads(Remove)) * per_head,
         attention_weights=len(about.heads) * per_head,
     )
@@ -69,8 +71,15 @@ def keys_held(treatment: Treatment, n_tokens: int, n_new: int = 0) -> int:
     return n_tokens + n_new
 
 
-def mean_keys_held(treatment: Treatment, n_tokens: int, n_new: int = 0) -> float:
-    """The mean of `keys_held` while `n_new` tokens are written, each counted; with 0 those at the prompt's end."""
-    if not n_new:
-        return float(keys_held(treatment, n_tokens))
-    return float(np.mean([keys_held(treatment, n_tokens, number) for number in range(1, n_new + 1)]))
+def mean_keys_held(treatment: Treatment, workload: Workload) -> float:
+    """The mean of `keys_held` while the new tokens are written; where there are none, the keys after the prompt."""
+    if not workload.n_new:
+        return float(keys_held(treatment, workload.n_prompt))
+    numbers = range(1, workload.n_new + 1)
+    return float(np.mean([keys_held(treatment, workload.n_prompt, number) for number in numbers]))
+
+
+def kv_bytes_held(plan: HeadPlan, n_tokens: int, n_new: int = 0, bytes_per_number: int = 4) -> int:
+    """KV bytes of one sequence after a prompt of `n_tokens` and `n_new` more."""
+    keys = sum(keys_held(plan[head], n_tokens, n_new) for head in plan.about.heads)
+    return keys * 2 * plan.about.d_head * bytes_per_number

@@ -26,6 +26,7 @@ class CompressedStore(Store):
     def __init__(self, group: HeadGroup, expected: int, context: int, prompt: int, seed: int):
         super().__init__(group)
         self.expected, self.context, self.prompt, self.seed = expected, context, prompt, seed
+        self.recording = False
         self._begin()
 
     def _begin(self) -> None:
@@ -34,7 +35,6 @@ class CompressedStore(Store):
         """After the choice: one store, or one a head where they keep different numbers of keys."""
         self.queries: Tensor | None = None
         self.facts: QueryFacts | None = None
-        self.recording = False
 
     @property
     def watched(self) -> int:
@@ -132,7 +132,8 @@ class SelectedStore(RingStore):
         rings = [choice.ring for choice in choices]
         fronts = [front_of(kv[:, row], choice.kept) for row, choice in enumerate(choices)]
         front, in_ring = max(part.shape[2] for part in fronts), max(choice.in_ring for choice in choices)
-        super().__init__(group, max(rings) or room, window=max(rings) or EVERYTHING, front=front)
+        window = max(rings) or EVERYTHING
+        super().__init__(group, min(window, in_ring + room), window, front)
         self.growing = not max(rings)
         """Whether every key that follows stays."""
         self.prompt, self.origin = step.n_total, step.n_total - in_ring
@@ -160,8 +161,8 @@ class SelectedStore(RingStore):
         """Keep the new keys and values, and attend over those in front and the latest."""
         assert self.buffer is not None
         n_past, n_total = step.n_past - self.origin, step.n_total - self.origin
-        if self.growing and n_total > self.slots:
-            self._resize(-(-n_total // GROWTH) * GROWTH, n_past)
+        if n_total > self.slots < self.window:
+            self._resize(min(-(-n_total // GROWTH) * GROWTH, self.window), n_past)
         self.buffer = buffer = self._writable(self.buffer)
         if step.n_new == 1 or n_total <= self.slots:
             self._keep(buffer, kv, n_total)
@@ -182,7 +183,7 @@ class SelectedStore(RingStore):
 
     def _mask(self, columns: Tensor, n_queries: int, step: Step) -> Tensor | None:
         """True where a query sees a key, `[batch or 1, 1, query, front + column]`; None if it sees them all."""
-        in_reach = self.growing or (self.slots == self.window and self.reach is None)
+        in_reach = self.slots <= self.window and self.reach is None
         if n_queries == step.n_new == 1 and in_reach and self.front_seen is None and step.real is None:
             return None
         queries = step.columns(step.n_total - n_queries, step.n_total)[:, None]

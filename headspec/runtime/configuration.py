@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from transformers import GPTNeoXConfig
 
+from .policies import POLICIES
+
 
 class HeadGroup(NamedTuple):
     """Neighbouring heads of a pruned layer whose cache works alike."""
@@ -84,9 +86,27 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
                     f"{self.num_attention_heads - 1}."
                 )
             for group in groups:
-                sizes = (group.window, group.sinks, group.latest)
-                if not group.heads or any(not isinstance(size, int) or size < 0 for size in sizes):
-                    raise ValueError(
-                        f"head_groups of layer {layer}: {group._asdict()} needs heads, a window of 1 or more keys (0 "
-                        "for none) and 0 or more sinks."
-                    )
+                if wrong := what_is_wrong(group):
+                    raise ValueError(f"head_groups of layer {layer}: {group._asdict()} {wrong}.")
+
+
+def what_is_wrong(group: HeadGroup) -> str:
+    """What no group of a pruned model is like, in words; empty if nothing is wrong."""
+    sizes = (group.window, group.sinks, group.latest)
+    if not group.heads or any(not isinstance(size, int) or size < 0 for size in sizes):
+        return "needs heads, a window of 1 or more keys (0 for none) and 0 or more sinks"
+    if not group.policy:
+        return "needs a policy for budget, shared and latest" if group.budget or group.shared or group.latest else ""
+    if group.policy not in tuple(POLICIES):
+        return f"has a policy this model does not know: want one of {', '.join(POLICIES)}"
+    if group.window or group.sinks:
+        return "needs either a window with sinks, or a policy"
+    share = isinstance(group.budget, float) and 0 < group.budget <= 1
+    number = isinstance(group.budget, int) and not isinstance(group.budget, bool) and group.budget >= 1
+    if not share and not number:
+        return "needs a budget: a share of the keys like 0.5, or a number of keys"
+    if not isinstance(group.shared, bool) or (group.latest and not (number and group.latest < group.budget)):
+        return "needs shared to be true or false, and latest to be less than a budget in keys"
+    if group.policy == "streaming" and (share or group.shared or group.latest):
+        return "needs a number of keys as budget, without shared and latest, as streaming keeps the latest anyway"
+    return ""

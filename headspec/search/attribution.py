@@ -19,8 +19,8 @@ from headspec.errors import HeadspecError
 from headspec.load.identity import identify
 from headspec.load.plain import as_plain
 from headspec.measure.texts import ScoredText, scored_text
-from headspec.plan.make import about_of, fill_vector
-from headspec.plan.treatments import Fill, Remove, Treatment, Window, parse_treatment
+from headspec.plan.make import about_of, fill_vector, query_facts
+from headspec.plan.treatments import Compress, Fill, Remove, Treatment, Window, parse_treatment
 from headspec.probe.profile import HeadProfile
 from headspec.search.importance import HeadImportance
 from headspec.search.layerwise import LayerWise, Residual, Z
@@ -37,6 +37,7 @@ def attribute_heads(
     *,
     n_samples: int = 4,
     seed: int = 0,
+    continued: bool = False,
 ) -> HeadImportance:
     """Rank all heads for removal and for windows, without a pass per head.
 
@@ -46,20 +47,23 @@ def attribute_heads(
     Args:
         model: A PlainModel or TransformerBridge.
         tokens: Text, token ids, TokenWindows or a ScoredText. Each window is one sample of the expectations.
-        profile: Gives the fill vectors of `mean` and `random`.
+        profile: Gives the fill vectors of `mean` and `random`, and the query statistics of expected attention.
         treatments: What to predict the effect of.
         n_samples: Draws of the model's own predictions a window, for the Fisher form.
         seed: Draws them.
+        continued: Whether what comes before the first scored token is a prompt, after which compressed heads choose
+            their keys; needed for compression.
 
     Raises:
-        HeadspecError: A treatment without its profile, or compression, whose effect has no Δz.
+        HeadspecError: A treatment without its profile, or compression of a text that is not continued.
     """
     if n_samples < 1:
         raise HeadspecError(f"n_samples={n_samples}: want 1 or more.")
     plain = as_plain(model)
     text = tokens if isinstance(tokens, ScoredText) else scored_text(plain, tokens)
     chosen = [parse_treatment(treatment) for treatment in treatments]
-    changes = _Changes(LayerWise(plain), chosen, profile)
+    prompt = text.n_prompt if continued else 0
+    changes = _Changes(LayerWise(plain), chosen, profile, prompt)
     generator = torch.Generator(identify(plain).device).manual_seed(seed)
     parts = [_of_window(changes, text, window, n_samples, generator) for window in range(len(text.tokens))]
     errors = np.sqrt(np.mean([part[2] for part in parts], axis=0))
@@ -73,8 +77,10 @@ def attribute_heads(
 class _Changes:
     """Δz of every treatment in every layer."""
 
-    def __init__(self, layers: LayerWise, treatments: list[Treatment], profile: HeadProfile | None) -> None:
-        self.layers, self.treatments = layers, treatments
+    def __init__(
+        self, layers: LayerWise, treatments: list[Treatment], profile: HeadProfile | None, prompt: int
+    ) -> None:
+        self.layers, self.treatments, self.prompt = layers, treatments, prompt
         about = about_of(layers.model if profile is None else profile, profile)
         if profile is not None:
             about.check_model(layers.model.identity)
@@ -84,16 +90,23 @@ class _Changes:
             if isinstance(what, Remove):
                 fills = [[fill_vector(head, Fill(what.fill), about, profile) for head in row] for row in heads]
                 self.fills[what] = torch.from_numpy(np.array(fills)).to(layers.device)
-            elif not isinstance(what, Window):
-                raise HeadspecError(f"{what}: gradients predict removal and windows only.")
+            elif isinstance(what, Compress) and not prompt:
+                raise HeadspecError(f"{what}: only what follows a prompt suffers from it: give a continued text.")
+        needed = any(isinstance(what, Compress) and what.needs_queries for what in treatments)
+        self.queries = [{head.head: query_facts(head, profile) for head in row} for row in heads] if needed else None
 
     def at(self, layer: int, residual: Residual, given: dict[str, Any], z: Z) -> Float[Tensor, "change token head d"]:
         """Δz at one layer of one window of text."""
-        changed = []
-        for what in self.treatments:
-            new = self.layers.z(layer, residual, given, what) if isinstance(what, Window) else self.fills[what][layer]
-            changed.append(new - z)
+        changed = [self._new(what, layer, residual, given) - z for what in self.treatments]
         return torch.cat([change.expand_as(z) for change in changed])
+
+    def _new(self, what: Treatment, layer: int, residual: Residual, given: dict[str, Any]) -> Tensor:
+        """z under a treatment, or the constant that takes its place."""
+        if isinstance(what, Remove):
+            return self.fills[what][layer]
+        assert isinstance(what, Window | Compress)
+        queries = None if self.queries is None else self.queries[layer]
+        return self.layers.z(layer, residual, given, what, self.prompt, queries)
 
 
 def _of_window(

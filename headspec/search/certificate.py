@@ -9,7 +9,8 @@ from headspec.load.plain import PlainModel
 from headspec.measure.quality import measure_plan
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
-from headspec.plan.treatments import Remove, Window
+from headspec.plan.treatments import Compress, Remove, Window
+from headspec.plan.workload import Workload
 from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
 from headspec.search.cases import matched_random
@@ -28,6 +29,7 @@ def certify(
     n_repeats: int,
     n_controls: int,
     seeds: Sequence[int],
+    workload: Workload | None,
 ) -> dict[str, Any]:
     """Plain numbers for `HeadPlan.certificate`.
 
@@ -35,19 +37,21 @@ def certify(
     plans with the same treatments in the same layers on random heads: a choice of heads that is not better than those
     is worth nothing. `broken` names the limits of the budget that do not hold here.
     """
-    quality = measure_plan(model, plan, tokens, n_repeats=n_repeats, seed=FRESH + seeds[0])
-    evaluators = [Evaluator(model, tokens, n_repeats, FRESH + seed) for seed in seeds]
+    quality = measure_plan(model, plan, tokens, workload=workload, n_repeats=n_repeats, seed=FRESH + seeds[0])
+    evaluators = [Evaluator(model, tokens, n_repeats, FRESH + seed, workload) for seed in seeds]
     points = [evaluator.measure(plan) for evaluator in evaluators]
-    size = plan_size(plan)
+    size = plan_size(plan, workload)
     return {
         "budget": budget.to_dict(),
         "broken": sorted({word for point in points for word in budget.broken(point)}),
         "heads_removed": len(plan.heads(Remove)),
         "heads_windowed": len(plan.heads(Window)),
+        "heads_compressed": len(plan.heads(Compress)),
         "kv_share": size.kv_share,
         "kv_bytes": size.kv_bytes,
         "full_kv_bytes": size.full_kv_bytes,
         "n_tokens": size.n_tokens,
+        "n_new": size.n_new,
         "removed_share": size.removed_share,
         "quality": quality.to_dict(),
         "seeds": [{"seed": FRESH + seed, **point.to_dict()} for seed, point in zip(seeds, points, strict=True)],

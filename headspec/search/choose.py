@@ -9,7 +9,8 @@ from headspec.heads import HeadId
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
-from headspec.plan.treatments import Treatment
+from headspec.plan.treatments import Compress, Treatment
+from headspec.plan.workload import Workload
 from headspec.probe.profile import HeadProfile
 from headspec.search.attribution import attribute_heads
 from headspec.search.budget import Budget
@@ -40,7 +41,10 @@ class Search:
     ) -> None:
         self.evaluator, self.budget = evaluator, budget
         self.points: list[Point] = []
-        forecasts = [attribute_heads(evaluator.model, text, profile, treatments) for text in evaluator.texts]
+        forecasts = [
+            attribute_heads(evaluator.model, text, profile, treatments, continued=evaluator.workload is not None)
+            for text in evaluator.texts
+        ]
         self.damage = {
             what: sum(
                 (each.grid("fisher", str(what)) for each in forecasts[1:]), forecasts[0].grid("fisher", str(what))
@@ -48,14 +52,15 @@ class Search:
             for what in treatments
         }
         self.weight_value = 1.0 if budget.limits_damage else SMALL_WEIGHT_VALUE
-        self.moves = moves_by_slope(free, self.damage, profile.about.context, self.weight_value)
+        self.workload = evaluator.workload or Workload(profile.about.context)
+        self.moves = moves_by_slope(free, self.damage, self.workload, self.weight_value)
         self.everything = {what: plan_heads(profile, dict.fromkeys(profile.about.heads(), what)) for what in treatments}
         self.empty = plan_heads(profile, {})
 
     def run(self, max_evaluations: int) -> Point:
         """The best measured plan within the budget; the nearest to it, if there is none."""
         if self.budget.max_kv_share is not None:
-            self._small_enough(self.budget.max_kv_share)
+            self._take_back(self._small_enough(self.budget.max_kv_share), max_evaluations // 2)
         steps = min(GRID, max_evaluations - 1)
         for count in sorted({round(len(self.moves) * part / steps) for part in range(steps + 1)}):
             if self.evaluator.n_measured < max_evaluations:
@@ -79,8 +84,11 @@ class Search:
         return 1 - point.kv_share + self.weight_value * point.removed_share
 
     def rank_correlation(self, plan: HeadPlan) -> float:
-        """Forecasts against exact effects (KL on text and on repeats) of the heads of a plan, each alone."""
-        if len(plan) < 3:
+        """Forecasts against exact effects (KL on text and on repeats) of the heads of a plan, each alone.
+
+        NaN where heads are compressed, or too few treated.
+        """
+        if len(plan) < 3 or plan.heads(Compress):
             return float("nan")
         cases = [Case("single", str(head), plan.only([head])) for head in plan.treatments]
         measured = measure_fast(self.evaluator.model, cases, self.evaluator.texts)
@@ -97,14 +105,34 @@ class Search:
         safe = [point for point in self.points if not self.budget.damage_broken(point)]
         return min(safe or self.points, key=lambda point: point.kv_share if safe else point.kl.value)
 
-    def _small_enough(self, limit: float) -> None:
-        """Measure the first plan along the path that is small enough."""
+    def _small_enough(self, limit: float) -> list[Move]:
+        """The moves of the first plan along the path that is small enough."""
         plans = (self.moves[:count] for count in range(len(self.moves) + 1))
         small = (moves for moves in plans if self._kv_share(moves) <= limit)
-        self.measure(next(small, self.moves))
+        return next(small, self.moves)
+
+    def _take_back(self, taken: list[Move], max_evaluations: int) -> None:
+        """Measure a plan, and those that spend what it leaves of the bytes: one head after another steps back."""
+        self.measure(taken)
+        while self.evaluator.n_measured < max_evaluations:
+            last = {move.head: move for move in taken}
+            fewer = [[move for move in taken if move is not undone] for undone in
+                     sorted(last.values(), key=lambda move: -move.slope)]  # fmt: skip
+            fitting = [moves for moves in fewer if not self._too_large(moves)]
+            room = max_evaluations - self.evaluator.n_measured
+            if not fitting:
+                return
+            best = min(fitting[: min(TRIES, room)], key=lambda moves: self.measure(moves).kl.value)
+            if self.measure(best).kl.value >= self.measure(taken).kl.value:
+                return
+            taken = best
+
+    def _too_large(self, moves: Sequence[Move]) -> bool:
+        limit = self.budget.max_kv_share
+        return limit is not None and self._kv_share(moves) > limit
 
     def _kv_share(self, moves: Sequence[Move]) -> float:
-        return plan_size(plan_along(moves, self.everything, self.empty)).kv_share
+        return plan_size(plan_along(moves, self.everything, self.empty), self.workload).kv_share
 
     def _bisect(self, max_evaluations: int) -> int:
         """How many moves of the path keep the limits of damage."""

@@ -28,10 +28,15 @@ TOKENS_AT_ONCE = 2048
 
 
 class Stream:
-    """One text on its way through the model, with what the cases of the present layer share."""
+    """One text on its way through the model, with what the cases of the present layer share.
 
-    def __init__(self, layers: LayerWise, text: ScoredText) -> None:
+    With `continued`, what comes before the first scored token is the prompt, after which compressed heads choose their
+    keys; without, they drop nothing.
+    """
+
+    def __init__(self, layers: LayerWise, text: ScoredText, continued: bool = False) -> None:
         self.layers, self.text, self.layer = layers, text, 0
+        self.prompt = text.n_prompt if continued else 0
         self.rows = max(1, TOKENS_AT_ONCE // text.tokens.shape[1])
         entered = [layers.enter(piece) for piece in text.tokens.split(self.rows)]
         self.residual, self.given = torch.cat([residual for residual, _ in entered]), entered[0][1]
@@ -77,7 +82,7 @@ class Stream:
         parts = []
         for start in range(0, len(self.residual), self.rows):
             windows = slice(start, start + self.rows)
-            hidden = self.layers.on_with(case.plan, self.layer, self.residual[windows], self.given)
+            hidden = self.layers.on_with(case.plan, self.layer, self.residual[windows], self.given, self.prompt)
             parts.append(self.readout.compare(hidden, windows))
         return joined(parts)
 

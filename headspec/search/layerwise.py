@@ -4,20 +4,22 @@ What lies before a treated layer is computed once for all heads of that layer. W
 are (`PlainModel`); the blocks are called with the very arguments the model gives them.
 """
 
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headspec.errors import ModelError
-from headspec.intervene.plain import causal_mask, head_masks, plan_on_plain
+from headspec.intervene.compress import CompressedHeads, rotary_frequencies
+from headspec.intervene.plain import causal_mask, compressing_mask, head_masks, plan_on_plain
 from headspec.load.layout import attention_apart_from_mlp, attention_layers, final_norm
 from headspec.load.plain import PlainModel
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Window
+from headspec.plan.treatments import Compress, Window
 
 Residual = Float[Tensor, "window token d_model"]
 Z = Float[Tensor, "window token head d_head"]
@@ -28,7 +30,7 @@ class _Reached(Exception):  # noqa: N818 (no error: it ends a forward pass where
 
 
 class LayerWise:
-    """Runs a plain model block by block."""
+    """Runs a plain model block by block; `prompt` is everywhere that of `apply_plan`."""
 
     def __init__(self, model: PlainModel) -> None:
         self.model, identity = model, model.identity
@@ -48,12 +50,25 @@ class LayerWise:
         found = self.layers[layer].block(residual, **given)
         return found[0] if isinstance(found, tuple) else found
 
-    def z(self, layer: int, residual: Residual, given: dict[str, Any], window: Window | None = None) -> Z:
-        """What each head of a layer mixes; with `window`, as if each of them had that window."""
-        if window is not None:
+    def z(
+        self, layer: int, residual: Residual, given: dict[str, Any], what: Window | Compress | None = None,
+        prompt: int = 0, queries: Mapping[int, np.ndarray] | None = None,
+    ) -> Z:  # fmt: skip
+        """What each head of a layer mixes; with `what`, as if all of them were treated so.
+
+        Args:
+            layer: Number of the block.
+            residual: What enters it.
+            given: From `enter`.
+            what: A window; or a compression, as of a plan that compresses all heads of the layer (they share their
+                budget, if it is shared).
+            prompt: Columns after which compressed heads choose.
+            queries: As `HeadPlan.queries`, by number of the head, where the policy needs them.
+        """
+        if isinstance(what, Window):
             mask = given.get("attention_mask")
             mask = causal_mask(residual.shape[1], residual.device) if mask is None else mask
-            windows = dict.fromkeys(range(self.n_heads), window)
+            windows = dict.fromkeys(range(self.n_heads), what)
             given = {**given, "attention_mask": head_masks(mask, windows, self.n_heads)}
         caught: list[Tensor] = []
 
@@ -61,9 +76,19 @@ class LayerWise:
             caught.append(inputs[0])
             raise _Reached
 
-        with _until(self.layers[layer].output, catch):
+        with ExitStack() as undo:
+            if isinstance(what, Compress):
+                hide = compressing_mask(self._all_compressed(layer, what, prompt, queries or {}), self.n_heads)
+                undo.callback(self.layers[layer].attention.register_forward_pre_hook(hide, with_kwargs=True).remove)
+            undo.enter_context(_until(self.layers[layer].output, catch))
             self.layers[layer].block(residual, **given)
         return rearrange(caught[0], "window token (head d) -> window token head d", d=self.d_head)
+
+    def _all_compressed(
+        self, layer: int, what: Compress, prompt: int, queries: Mapping[int, np.ndarray]
+    ) -> CompressedHeads:
+        treatments, w_o = dict.fromkeys(range(self.n_heads), what), self.layers[layer].w_o
+        return CompressedHeads(layer, treatments, queries, w_o, rotary_frequencies(self.model), prompt)
 
     def block_with_z(self, layer: int, residual: Residual, given: dict[str, Any], z: Z) -> Residual:
         """The residual after a block whose heads mix `z`."""
@@ -84,9 +109,11 @@ class LayerWise:
             residual = self.block(later, residual, given)
         return self.norm(residual)
 
-    def on_with(self, plan: HeadPlan, layer: int, residual: Residual, given: dict[str, Any]) -> Residual:
+    def on_with(
+        self, plan: HeadPlan, layer: int, residual: Residual, given: dict[str, Any], prompt: int = 0
+    ) -> Residual:
         """The same under a plan that treats no head before block `layer`."""
-        with plan_on_plain(self.model, plan):
+        with plan_on_plain(self.model, plan, prompt):
             return self.on(layer, residual, given)
 
     def check(self, tokens: Int[Tensor, "window token"]) -> None:

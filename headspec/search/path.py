@@ -11,8 +11,9 @@ import numpy as np
 
 from headspec.heads import HeadId
 from headspec.plan.plan import HeadPlan
-from headspec.plan.size import keys_held
+from headspec.plan.size import mean_keys_held
 from headspec.plan.treatments import KEEP, Remove, Treatment
+from headspec.plan.workload import Workload
 
 Damage = Mapping[Treatment, np.ndarray]
 """Forecast damage of each treatment, `[layer, head]`, nats a token."""
@@ -28,21 +29,25 @@ class Move:
     """Forecast damage for each unit saved; the path takes small ones first."""
 
 
-def cost(treatment: Treatment, context: int, weight_value: float) -> float:
+def cost(treatment: Treatment, workload: Workload, weight_value: float) -> float:
     """What a head still costs: its share of the keys, and `weight_value` unless it is removed."""
-    return keys_held(treatment, context) / context + (0 if isinstance(treatment, Remove) else weight_value)
+    share = mean_keys_held(treatment, workload) / workload.mean_keys
+    return share + (0 if isinstance(treatment, Remove) else weight_value)
 
 
-def moves_by_slope(heads: Sequence[HeadId], damage: Damage, context: int, weight_value: float = 1.0) -> list[Move]:
+def moves_by_slope(
+    heads: Sequence[HeadId], damage: Damage, workload: Workload, weight_value: float = 1.0
+) -> list[Move]:
     """All moves of the path, in order.
 
     Args:
         heads: The heads that may be treated.
         damage: Forecasts for each treatment that may be used.
-        context: Keys at which KV bytes are counted.
+        workload: For which KV bytes are counted.
         weight_value: What the weights of a head are worth beside a whole KV cache of it.
     """
-    moves = [move for head in heads for move in _ladder(head, damage, context, weight_value)]
+    costs = {what: cost(what, workload, weight_value) for what in (KEEP, *damage)}
+    moves = [move for head in heads for move in _ladder(head, damage, costs)]
     return sorted(moves, key=lambda move: move.slope)  # slopes rise along a ladder, so its order is kept
 
 
@@ -55,13 +60,9 @@ def plan_along(moves: Sequence[Move], everything: Mapping[Treatment, HeadPlan], 
     return plan
 
 
-def _ladder(head: HeadId, damage: Damage, context: int, weight_value: float) -> list[Move]:
+def _ladder(head: HeadId, damage: Damage, costs: Mapping[Treatment, float]) -> list[Move]:
     """The lower convex hull of damage over savings: the treatments worth taking, with rising slopes."""
-    start = cost(KEEP, context, weight_value)
-    options = [
-        (start - cost(what, context, weight_value), float(grid[head.layer, head.head]), what)
-        for what, grid in damage.items()
-    ]
+    options = [(costs[KEEP] - costs[what], float(grid[head.layer, head.head]), what) for what, grid in damage.items()]
     moves: list[Move] = []
     saved, done = 0.0, 0.0
     while left := [option for option in options if option[0] > saved]:

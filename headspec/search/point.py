@@ -7,7 +7,8 @@ from typing import Any
 from headspec.measure.estimate import Estimate
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
-from headspec.plan.treatments import Remove, Window
+from headspec.plan.treatments import Compress, Remove, Window
+from headspec.plan.workload import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +24,16 @@ class Point:
     induction_accuracy: Estimate | None
     induction_kept: Estimate | None
     """Induction accuracy as a share of the original's; None where the original can hardly do it."""
+    workload: Workload | None = None
+    """For which KV bytes are counted; the model's context if None."""
+    decode_ms: float | None = None
+    """Least time per token at batch 1 by the roofline of this machine (`headspec.measure.bound`), an estimate; None
+    where the model's sizes are not known."""
 
     @property
     def kv_share(self) -> float:
-        """KV bytes left at the model's context, as a share."""
-        return plan_size(self.plan).kv_share
+        """KV bytes left, as a share."""
+        return plan_size(self.plan, self.workload).kv_share
 
     @property
     def removed_share(self) -> float:
@@ -35,11 +41,12 @@ class Point:
         return plan_size(self.plan).removed_share
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: measures, sizes and counts."""
+        """Plain values: measures, sizes and counts; no times, which another machine would not have."""
         measures = ("kl", "perplexity_increase", "repeats_kl", "induction_accuracy", "induction_kept")
         return {
             "removed": len(self.plan.heads(Remove)), "windowed": len(self.plan.heads(Window)),
-            "kv_share": self.kv_share, "removed_share": self.removed_share,
+            "compressed": len(self.plan.heads(Compress)), "kv_share": self.kv_share,
+            "removed_share": self.removed_share,
             **{name: None if (found := getattr(self, name)) is None else found.to_dict() for name in measures},
         }  # fmt: skip
 

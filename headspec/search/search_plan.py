@@ -9,9 +9,10 @@ from headspec.classify.head_map import HeadMap
 from headspec.classify.rules import classify_heads
 from headspec.errors import HeadspecError
 from headspec.load.plain import as_plain
-from headspec.load.text import load_text
+from headspec.load.text import as_windows, load_text
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Remove, Treatment, parse_treatment
+from headspec.plan.treatments import Compress, Remove, Treatment, parse_treatment
+from headspec.plan.workload import Workload, halves
 from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
@@ -21,6 +22,19 @@ from headspec.search.evaluate import Evaluator
 from headspec.search.point import Point, pareto_front
 
 TREATMENTS = ("mean", "window:3", "window:4", "window:8", "window:16", "window:32", "window:64")
+COMPRESS_SHARES = (0.5, 0.25, 0.125)
+"""Of the full cache's mean bytes, what compressed heads may hold."""
+
+
+def compress_treatments(workload: Workload, policy: str = "expected_attention") -> tuple[str, ...]:
+    """Compression that holds a half, a quarter or an eighth of a workload's keys, half of them the latest ones.
+
+    >>> compress_treatments(Workload(256, 255))
+    ('compress:expected_attention:192:latest96', 'compress:expected_attention:96:latest48', \
+'compress:expected_attention:48:latest24')
+    """
+    budgets = [round(share * workload.mean_keys) for share in COMPRESS_SHARES]
+    return tuple(f"compress:{policy}:{budget}:latest{budget // 2}" for budget in budgets if budget > 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +52,7 @@ class SearchResult:
     """With removed heads confirmed, if limits of damage were kept, and induction heads protected."""
     rank_correlation: float
     """Spearman correlation of the gradient forecasts with the exact effects of the treated heads, each alone; NaN
-    with fewer than three."""
+    with fewer than three, or where heads are compressed."""
 
     @property
     def front(self) -> list[Point]:
@@ -65,6 +79,7 @@ def search_plan(
     n_controls: int = 20,
     seeds: Sequence[int] = (0, 1, 2),
     max_evaluations: int = 80,
+    workload: Workload | None = None,
     stage: Callable[[str], object] = lambda message: None,
 ) -> SearchResult:
     """Find the plan that saves most, or harms least, within a budget.
@@ -88,6 +103,8 @@ def search_plan(
         n_controls: Random plans to compare with.
         seeds: One draw of repeated tokens each, for the certificate.
         max_evaluations: Most plans that are measured to choose one, 2 or more.
+        workload: Damage is that to the continuation of a prompt, and KV bytes are its mean; compression needs it. By
+            default, if any treatment compresses, the first half of each window of `select` is the prompt.
         stage: Called with a line of text when a stage begins.
 
     Raises:
@@ -97,7 +114,7 @@ def search_plan(
     check_evaluations(max_evaluations)
     if profile is None:
         stage("probing")
-        profile = probe_heads(plain, load_text(plain, "probe"), engine="fast")
+        profile = probe_heads(plain, load_text(plain, "probe"), engine="fast", query_statistics=True)
     profile.about.check_model(plain.name, plain.identity.n_layers, plain.identity.n_heads)
     head_map = head_map or classify_heads(profile)
     select = load_text(plain, "select") if select is None else select
@@ -105,13 +122,16 @@ def search_plan(
     free = [verdict.head for verdict in head_map if not (protect_induction and does_induction(verdict, head_map))]
     if not free:
         raise HeadspecError("every head does induction, so none may be treated: try protect_induction=False.")
-    evaluator = Evaluator(plain, select, n_repeats, seed=0)
+    allowed = [parse_treatment(what) for what in treatments]
+    if workload is None and any(isinstance(what, Compress) for what in allowed):
+        workload = halves(as_windows(select, plain).tokens.shape[1])
+    evaluator = Evaluator(plain, select, n_repeats, 0, workload)
     stage("forecasting the damage of every treatment")
-    search = Search(evaluator, budget, profile, free, [parse_treatment(what) for what in treatments])
+    search = Search(evaluator, budget, profile, free, allowed)
     stage(f"measuring plans on {evaluator.texts[0].name}")
     chosen = search.run(max_evaluations)
     stage("certifying")
-    certificate = certify(plain, chosen.plan, certify_on, profile, budget, n_repeats, n_controls, seeds)
+    certificate = certify(plain, chosen.plan, certify_on, profile, budget, n_repeats, n_controls, seeds, workload)
     kept = not budget.broken(chosen)
     harmless = kept and budget.limits_damage
     return SearchResult(

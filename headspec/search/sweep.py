@@ -15,7 +15,8 @@ from headspec.load.identity import identify
 from headspec.load.plain import as_plain
 from headspec.measure.compare import Comparison
 from headspec.measure.texts import ScoredText, repeats_text, scored_text
-from headspec.plan.plan import check_applicable
+from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Compress
 from headspec.rowlog import RowLog, plain
 from headspec.search.cases import Case
 from headspec.search.fast import check_layer_by_layer, measure_fast
@@ -58,7 +59,7 @@ def sweep(
 
     Raises:
         RecordError: A plan was made for another model, or `out` holds a sweep of another configuration.
-        HeadspecError: An unknown engine, no cases, or plans that cannot be applied.
+        HeadspecError: An unknown engine, no cases, or plans that compress heads.
     """
     _check(cases, engine, n_repeats)
     measure = _engine(engine, ray_options)
@@ -66,7 +67,7 @@ def sweep(
     identity = identify(model)
     for case in cases:
         case.plan.about.check_model(identity)
-        check_applicable(case.plan)
+        _check_judged_whole(case.plan)
     texts = [scored_text(model, tokens), repeats_text(identity, n_repeats, seed)]
     if engine != "hooks":
         check_layer_by_layer(model, [text for text in texts if text is not None])
@@ -135,3 +136,12 @@ def _check(cases: Sequence[Case], engine: str, n_repeats: int) -> None:
         raise HeadspecError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}.")
     if not cases:
         raise HeadspecError("no cases to sweep over: make some with single_cases, curve_cases or grid_cases.")
+
+
+def _check_judged_whole(plan: HeadPlan) -> None:
+    """Refuse compressed heads, which would look free: they drop nothing of a text that is all prompt."""
+    if compressed := plan.heads(Compress):
+        raise HeadspecError(
+            f"{', '.join(map(str, compressed))}: a sweep reads texts in one piece, of which compressed heads drop "
+            "nothing: judge such plans with `headspec search` or `headspec bench`."
+        )

@@ -47,7 +47,7 @@ def pareto(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any
     figure = PlotlyFigure(traces)
     figure.update_layout(plotly_layout(["<br>".join(_title(chosen, certificate))], 420))
     figure.update_layout(legend={"orientation": "h", "y": -0.2})
-    figure.update_xaxes(title_text=X_TITLE, tickformat=".0%", range=[0, 1.03])
+    figure.update_xaxes(title_text=_x_title(chosen), tickformat=".0%", range=[0, 1.03])
     figure.update_yaxes(title_text=Y_TITLE, type="log", dtick=1, exponentformat="power")
     return figure
 
@@ -60,7 +60,7 @@ def _draw(axes: Axes, points: Sequence[Point], chosen: Point, certificate: Mappi
     axes.scatter([chosen.kv_share] * len(random), random, marker="x", s=18, lw=0.8, color=RANDOM,
                  label=RANDOM_NAME)  # fmt: skip
     axes.scatter(*_places([chosen]), marker="*", s=150, color=CHOSEN, edgecolor=INK, lw=0.5, zorder=3, label="chosen")
-    axes.set(xlabel=X_TITLE, ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
+    axes.set(xlabel=_x_title(chosen), ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
     axes.grid(color=GRID, which="major")
     axes.tick_params(colors=FAINT_INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -77,8 +77,22 @@ def _words(point: Point) -> str:
     counts = ", ".join(f"{count} {what}" for what, count in sorted(point.plan.counts().items()))
     return (
         f"{counts}<br>KV bytes left {point.kv_share:.1%}, attention weights removed {point.removed_share:.1%}<br>"
+        f"{_time(point)}"
         f"KL {point.kl}<br>perplexity increase {point.perplexity_increase}<br>"
         f"induction accuracy {point.induction_accuracy or 'n/a'}"
+    )
+
+
+def _time(point: Point) -> str:
+    return "" if point.decode_ms is None else f"at least {point.decode_ms:.3g} ms a token at batch 1 (roofline)<br>"
+
+
+def _x_title(point: Point) -> str:
+    if point.workload is None:
+        return X_TITLE
+    return (
+        f"KV bytes left, mean over {point.workload.n_new} tokens after a prompt of {point.workload.n_prompt}, share of "
+        "the original's"
     )
 
 
@@ -100,11 +114,17 @@ def _title(chosen: Point, certificate: Mapping[str, Any]) -> list[str]:
     kl, increase = (_number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
     lines = [
         f"What plans for {about.model} save and cost",
-        f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed; on fresh "
+        f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed"
+        f"{_compressed(certificate)}; on fresh "
         f"text ({quality['n_windows']} × {quality['window']} tokens) KL {kl:.3g}, perplexity "
         f"{increase:+.2%}",
     ]  # fmt: skip
     return lines + (["RANDOM WEIGHTS: timing and tests only"] if about.model.startswith("random:") else [])
+
+
+def _compressed(certificate: Mapping[str, Any]) -> str:
+    number = certificate.get("heads_compressed", 0)
+    return f", {number} compressed" if number else ""
 
 
 def _number(value: float | str | None) -> float:

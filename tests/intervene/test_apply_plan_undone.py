@@ -13,7 +13,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from headspec.errors import HeadspecError, ModelError, RecordError
+from headspec.errors import ModelError, RecordError
 from headspec.heads import HeadId
 from headspec.intervene.ablate import apply_plan, plan_hooks
 from headspec.load.plain import PlainModel
@@ -344,14 +344,6 @@ def test_a_plan_for_a_model_of_another_shape_is_refused_naming_both(neox: Treata
     larger = plan_heads(PlainModel(tiny_neox(n_layers=3, n_heads=2), "planted"), {"L0H1": "zero"})
     with pytest.raises(RecordError, match=r"made for planted \(3 × 2 heads of 16\), not for planted \(2 × 4 of 8\)"):
         way(neox, larger)
-
-
-@way
-@pytest.mark.usefixtures("nothing_may_be_hooked")
-def test_compressed_heads_are_refused_by_name(neox: Treatable, way: Any) -> None:
-    plan = neox.plan({**MIXED, "L0H3": "compress:snapkv:0.5", "L1H1": "compress:expected_attention:8"})
-    with pytest.raises(HeadspecError, match=r"L0H3, L1H1: KV-compression .* neither be applied .* plan\.without"):
-        way(neox, plan)
 
 
 @pytest.mark.parametrize("kind", FORMS)

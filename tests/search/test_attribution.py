@@ -270,8 +270,8 @@ def test_there_is_a_sample_for_each_window_and_draw() -> None:
 # Refused
 
 
-def test_compression_is_refused() -> None:
-    with pytest.raises(HeadspecError, match=r"compress:snapkv:0\.5: gradients predict removal and windows only"):
+def test_compression_of_a_text_that_is_not_continued_is_refused() -> None:
+    with pytest.raises(HeadspecError, match=r"compress:snapkv:0\.5: only what follows a prompt suffers from it"):
         attribute_heads(plain(), TEXT, None, ["compress:snapkv:0.5"])
 
 

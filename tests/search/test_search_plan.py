@@ -26,6 +26,7 @@ from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
 from headspec.plan.treatments import Remove, Treatment, parse_treatment
+from headspec.plan.workload import Workload
 from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
 from headspec.search import choose
@@ -42,14 +43,14 @@ ONE = HeadId(0, 0)
 
 def moves_of(weight_value: float = 1.0, **damage: float) -> list[tuple[str, float]]:
     grids = {parse_treatment(what.replace("_", ":")): np.array([[harm]]) for what, harm in damage.items()}
-    return [(str(move.to), round(move.slope, 4)) for move in moves_by_slope([ONE], grids, 100, weight_value)]
+    return [(str(move.to), round(move.slope, 4)) for move in moves_by_slope([ONE], grids, Workload(100), weight_value)]
 
 
 @pytest.mark.parametrize(
     ("what", "left"), [("keep", 1.25), ("window:6", 0.35), ("window:46", 0.75), ("window:99", 1.25), ("zero", 0.0)]
 )
 def test_by_hand_a_head_costs_its_share_of_the_keys_and_its_weights(what: str, left: float) -> None:
-    assert cost(parse_treatment(what), 100, weight_value=0.25) == pytest.approx(left)
+    assert cost(parse_treatment(what), Workload(100), weight_value=0.25) == pytest.approx(left)
 
 
 def test_by_hand_a_treatment_above_the_convex_hull_is_left_out() -> None:
@@ -82,7 +83,7 @@ def many() -> tuple[list[HeadId], dict[Treatment, np.ndarray], list[Move]]:
     names = ("mean", "window:3", "window:8", "window:16", "window:64")
     damage = {parse_treatment(name): draw.exponential(size=(2, 4)) for name in names}
     heads = [HeadId.parse(head) for head in HEADS]
-    return heads, damage, moves_by_slope(heads, damage, 128, 0.3)
+    return heads, damage, moves_by_slope(heads, damage, Workload(128), 0.3)
 
 
 def test_slopes_rise_along_the_path() -> None:
@@ -94,26 +95,26 @@ def test_slopes_rise_along_the_path() -> None:
 def test_every_move_of_a_head_saves_more_than_the_one_before() -> None:
     heads, _, moves = many()
     for head in heads:
-        left = [cost(move.to, 128, 0.3) for move in moves if move.head == head]
+        left = [cost(move.to, Workload(128), 0.3) for move in moves if move.head == head]
         assert left == sorted(left, reverse=True)
         assert len(set(left)) == len(left)
 
 
 def test_the_hull_lies_on_or_below_every_treatment() -> None:
     heads, damage, moves = many()
-    start = cost(parse_treatment("keep"), 128, 0.3)
+    start = cost(parse_treatment("keep"), Workload(128), 0.3)
     for head in heads:
         own = [move.to for move in moves if move.head == head]
-        saved = [0.0, *(start - cost(what, 128, 0.3) for what in own)]
+        saved = [0.0, *(start - cost(what, Workload(128), 0.3) for what in own)]
         harm = [0.0, *(damage[what][head.layer, head.head] for what in own)]
         for what, grid in damage.items():
-            on_hull = np.interp(start - cost(what, 128, 0.3), saved, harm)
+            on_hull = np.interp(start - cost(what, Workload(128), 0.3), saved, harm)
             assert on_hull <= grid[head.layer, head.head] + 1e-12
 
 
 def test_only_the_heads_given_are_moved() -> None:
     _, damage, _ = many()
-    assert {move.head for move in moves_by_slope([ONE, HeadId(1, 2)], damage, 128)} == {ONE, HeadId(1, 2)}
+    assert {move.head for move in moves_by_slope([ONE, HeadId(1, 2)], damage, Workload(128))} == {ONE, HeadId(1, 2)}
 
 
 def test_after_all_moves_every_head_has_the_last_of_its_ladder() -> None:

@@ -1,0 +1,229 @@
+"""The cells of a benchmark: one measurement of some systems each, as rows of the report."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from headspec.errors import HeadspecError
+from headspec.load.model import load_plain
+from headspec.load.plain import PlainModel, as_plain
+from headspec.measure.bound import Rates, decode_bound_ms, prefill_bound_ms, pruning_bound
+from headspec.measure.contenders import Contender
+from headspec.measure.continuation import measure_continuation
+from headspec.measure.estimate import Estimate
+from headspec.measure.memory import peak_memory, weight_bytes
+from headspec.measure.report import COLUMNS, MEASURES
+from headspec.measure.speed import Laps, summary, throughput, time_decode, time_prefill
+from headspec.measure.systems.planned import planned
+from headspec.measure.systems.static_cache import static_cache
+from headspec.measure.systems.system import Running, Standing, System
+from headspec.measure.systems.transformers_default import transformers_default
+from headspec.measure.timing import noise, ratio
+from headspec.plan.make import plan_heads
+from headspec.plan.plan import HeadPlan
+from headspec.plan.size import kv_bytes_held, plan_size
+from headspec.plan.workload import Workload
+
+REFERENCES = ("V", "S", "P0")
+WARMUP = 2
+"""Tokens of a decode cell that are not counted."""
+QUALITY = ("perplexity", "perplexity_increase", "kl", "top1_agreement", "repeats_kl", "induction_accuracy",
+           "needle_accuracy")  # fmt: skip
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is common to the rows of one cell."""
+
+    part: str
+    """decode, prefill, memory, quality or size."""
+    batch: int | None = None
+    context: int | None = None
+    n_new: int | None = None
+    system: str = ""
+    """Where it is about one alone."""
+    words: list[str] = field(default_factory=list)
+    """Warnings, for the user."""
+
+    @property
+    def name(self) -> str:
+        """For the log and for the user."""
+        sizes = (("batch", self.batch), ("context", self.context))
+        known = (f"{word} {size}" for word, size in sizes if size is not None)
+        return " ".join([self.part, *known, *([self.system] if self.system else [])])
+
+    def row(self, system: System | Contender, measure: str, value: Any, **more: Any) -> Row:
+        """One measurement: a number or an Estimate."""
+        assert measure in MEASURES, measure
+        estimate = value if isinstance(value, Estimate) else Estimate(value, float("nan"), float("nan"))
+        found = dict.fromkeys(COLUMNS) | {
+            "part": self.part, "system": system.name, "standing": str(system.standing), "label": system.label,
+            "batch": self.batch, "context": self.context, "n_new": self.n_new, "measure": measure,
+            "value": estimate.value, "low": estimate.low, "high": estimate.high, "unit": MEASURES[measure][0],
+        }  # fmt: skip
+        return found | more
+
+    def skipped(self, why: str) -> Row:
+        """The row of a cell that was left out."""
+        return dict.fromkeys(COLUMNS) | {
+            "part": self.part, "system": "", "batch": self.batch, "context": self.context, "measure": "skipped",
+            "unit": "", "note": why,
+        }  # fmt: skip
+
+
+def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, seed: int) -> Iterator[Row]:
+    """TPOT, throughput, speed-ups, KV bytes and roofline of every system, token by token in turns."""
+    assert cell.context is not None
+    assert cell.n_new is not None
+    assert cell.batch is not None
+    systems, running = opened(contenders, Workload(cell.context, cell.n_new))
+    laps = time_decode(running, random_prompt(running, cell.context, seed), cell.batch, cell.n_new - WARMUP,
+                       warmup=WARMUP, seed=seed)  # fmt: skip
+    held = {name: each.kv_bytes for name, each in running.items()}
+    bounds = {name: decode_bound_ms(each.model, cell.batch, held[name], rates) for name, each in running.items()}
+    yield from _times(cell, systems, laps, "tpot", bounds, seed)
+    for name, system in systems.items():
+        yield cell.row(system, "throughput", throughput(laps[name], cell.batch))
+        yield cell.row(system, "kv_bytes", held[name])
+        yield cell.row(system, "kv_bytes_formula", _formula_bytes(system, running[name].model, cell))
+    close(running)
+
+
+def prefill_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, rounds: int, seed: int) -> Iterator[Row]:
+    """TTFT and speed-ups of every system, prompt by prompt in turns."""
+    assert cell.context is not None
+    assert cell.batch is not None
+    systems, running = opened(contenders, Workload(cell.context))
+    prompt = random_prompt(running, cell.context, seed).expand(cell.batch, -1)
+    laps = time_prefill(running, prompt, rounds)
+    bounds = {name: _prefill_bound(system, running[name].model, cell, rates) for name, system in systems.items()}
+    yield from _times(cell, systems, laps, "ttft", bounds, seed)
+    close(running)
+
+
+def _prefill_bound(system: System, model: Any, cell: Cell, rates: Rates) -> float:
+    config, width = model.config, next(model.parameters()).element_size()
+    plan = _plan_of(system, model)
+    return prefill_bound_ms(
+        plan, config.intermediate_size, config.vocab_size, cell.context or 1, cell.batch or 1, rates, width
+    )  # fmt: skip
+
+
+def _plan_of(system: System, model: Any) -> HeadPlan:
+    """The plan of a system; one that keeps every head for V and S."""
+    return system.plan or plan_heads(as_plain(model), {})
+
+
+def _formula_bytes(system: System, model: Any, cell: Cell) -> int:
+    """KV bytes of a system by the closed formula, when all of a cell's tokens were read."""
+    width = next(model.parameters()).element_size()
+    return (cell.batch or 1) * kv_bytes_held(_plan_of(system, model), cell.context or 1, cell.n_new or 0, width)
+
+
+def _times(
+    cell: Cell, systems: Mapping[str, System], laps: Laps, word: str, bounds: Mapping[str, float], seed: int
+) -> Iterator[Row]:
+    """Times, bounds and ratios."""
+    cell.words.extend(f"{name}: {found}" for name in systems if (found := noise(laps[name])))
+    for name, system in systems.items():
+        times = summary(laps[name])
+        n = times.n_laps
+        yield cell.row(system, f"{word}_ms", times.wall_ms, n=n)
+        yield cell.row(system, f"{word}_p95_ms", times.wall_p95_ms, n=n)
+        yield cell.row(system, f"{word}_cpu_ms", times.cpu_ms, n=n)
+        yield cell.row(system, "bound_ms", bounds[name])
+        yield cell.row(system, "roofline_share", bounds[name] / (times.cpu_ms / torch.get_num_threads()))
+        if "P0" in bounds:
+            yield cell.row(system, "pruning_bound", pruning_bound(bounds["P0"], bounds[name]), against="P0")
+        for base in (base for base in REFERENCES if base in laps and base != name):
+            for measure, clock in (("speedup", "wall_ms"), ("speedup_cpu", "cpu_ms")):
+                before, own = ([getattr(lap, clock) for lap in laps[who]] for who in (base, name))
+                yield cell.row(system, measure, ratio(before, own, seed), n=n, against=base)
+
+
+def quality_rows(
+    cell: Cell, source: PlainModel, contender: Contender, tokens: Any, workload: Workload, seed: int, **counts: Any
+) -> Iterator[Row]:
+    """Quality of one system on continued text, through its own KV cache."""
+    system = contender.make(workload)
+    report = measure_continuation(source, system.open(), tokens, workload, seed=seed, **counts)
+    for measure in QUALITY:
+        found = getattr(report, measure)
+        if found is not None:
+            yield cell.row(system, measure, found, n=report.n_windows, against="the original")
+    share = 1.0 if system.plan is None else plan_size(system.plan, workload).kv_share
+    yield cell.row(system, "kv_share", share)
+
+
+def memory_rows(
+    cell: Cell, source: PlainModel, contenders: Sequence[Contender], load: Mapping[str, Any]
+) -> Iterator[Row]:
+    """Peak memory of every system above its weights, each in a fresh process that loads the original by name."""
+    assert cell.context is not None
+    assert cell.batch is not None
+    workload = Workload(cell.context, cell.n_new or 0)
+    device = source.identity.device
+    for contender in contenders:
+        system = contender.make(workload)
+        job = (source.name, dict(load), contender.name, system.plan, workload, cell.batch)
+        try:
+            yield cell.row(system, "peak_bytes", peak_memory(prepare, *job, device=device))
+        except HeadspecError as error:
+            yield cell.row(system, "skipped", None, note=str(error))
+
+
+def prepare(
+    name: str, load: dict[str, Any], system_name: str, plan: HeadPlan | None, workload: Workload, batch: int
+) -> Callable[[], None]:
+    """In a fresh process: load a system, run it on a few tokens, and give back the work to measure."""
+    source = load_plain(name, **load)
+    make = {"V": transformers_default, "S": static_cache}.get(system_name)
+    if make is not None:
+        running = make(source).open()
+    else:
+        running = planned(source, plan or plan_heads(source, {}), system_name, "", Standing.REFERENCE).open()
+    del source
+    _prefill_and_decode(running, Workload(16, 2), batch)  # lazy imports, layouts of the weights
+    return partial(_prefill_and_decode, running, workload, batch)
+
+
+def _prefill_and_decode(running: Running, workload: Workload, batch: int) -> None:
+    running.start(workload.n_prompt, workload.n_total, batch)
+    token = random_prompt({"": running}, workload.n_prompt, 0).expand(batch, -1)
+    running.read(token)
+    for _ in range(workload.n_new):
+        running.read(token[:, :1])
+
+
+def size_rows(cell: Cell, contenders: Sequence[Contender], workload: Workload, rates: Rates) -> Iterator[Row]:
+    """Weight bytes of every timed system, and what the machine can do."""
+    for contender in contenders:
+        system = contender.make(workload)
+        yield cell.row(system, "weight_bytes", weight_bytes(system.open().model))
+    for measure in ("read_bytes_s", "flops"):
+        value = rates.read_bytes_s if measure == "read_bytes_s" else rates.flops_s
+        yield cell.row(contenders[0], measure, value) | {"system": "", "standing": "", "label": "this machine"}
+
+
+def opened(contenders: Sequence[Contender], workload: Workload) -> tuple[dict[str, System], dict[str, Running]]:
+    """The systems of a workload, by name, and ready to run."""
+    systems = {contender.name: contender.make(workload) for contender in contenders}
+    return systems, {name: system.open() for name, system in systems.items()}
+
+
+def close(running: Mapping[str, Running]) -> None:
+    """Give the memory of caches back."""
+    for each in running.values():
+        each.forget()
+    gc.collect()
+
+
+def random_prompt(running: Mapping[str, Running], n_tokens: int, seed: int) -> torch.Tensor:
+    """A prompt of one row: which tokens it holds does not matter to speed."""
+    vocabulary = min(each.model.config.vocab_size for each in running.values())
+    return torch.randint(0, vocabulary, (1, n_tokens), generator=torch.Generator().manual_seed(seed))
