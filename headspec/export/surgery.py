@@ -20,13 +20,13 @@ from headspec.runtime.modeling import PrunedGPTNeoXForCausalLM
 
 def head_groups(plan: HeadPlan, layer: int) -> list[HeadGroup]:
     """The heads that are left of a layer: those that keep every key first, then compressed ones, then by window."""
-    found: dict[HeadGroup, list[int]] = {}
+    found: dict[Treatment, list[int]] = {}
     for head in range(plan.about.n_heads):
         treatment = plan[HeadId(layer, head)]
         if not isinstance(treatment, Remove):
-            found.setdefault(_alike(treatment), []).append(head)
-    order = sorted(found.items(), key=lambda item: (item[0].window, item[0].sinks, item[0][3:]))
-    return [group._replace(heads=tuple(heads)) for group, heads in order]
+            found.setdefault(treatment, []).append(head)
+    groups = [_alike(treatment)._replace(heads=tuple(heads)) for treatment, heads in found.items()]
+    return sorted(groups, key=lambda group: (group[1:], str(group.budget)))
 
 
 def _alike(treatment: Treatment) -> HeadGroup:

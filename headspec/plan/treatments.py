@@ -5,7 +5,7 @@ Each treatment has a short text, which is how plans are written by hand and in f
 behind it for what `Compress` calls so).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headspec.errors import HeadspecError
@@ -85,11 +85,14 @@ class Compress:
     """Of a budget in keys, the part that always holds the latest ones; so the budget holds while text is written. 0:
     what follows the prompt all stays, beside the budget."""
     allocation: Allocation | str = Allocation.UNIFORM
+    is_share: bool = field(init=False, repr=False)
+    """Whether the budget is a share: 1.0 is every key, and 1 one key, though Python takes them for equal."""
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise HeadspecError(f"policy {self.policy!r}: choose one of {', '.join(POLICIES)}.")
         share = isinstance(self.budget, float) and 0 < self.budget <= 1
+        object.__setattr__(self, "is_share", share)
         number = isinstance(self.budget, int) and not isinstance(self.budget, bool) and self.budget >= 1
         if not share and not number:
             raise HeadspecError(f"budget {self.budget!r}: want a share of the keys like 0.5, or a number of keys.")
@@ -156,9 +159,9 @@ def parse_treatment(text: "str | Treatment") -> Treatment:
 def _compress(policy: str, budget: str, *options: str) -> Compress:
     latest, allocation = 0, Allocation.UNIFORM
     for option in options:
-        if option == Allocation.ADAKV:
+        if option == Allocation.ADAKV and allocation is Allocation.UNIFORM:
             allocation = Allocation.ADAKV
-        elif option.startswith("latest"):
+        elif option.startswith("latest") and not latest:
             latest = int(option.removeprefix("latest"))
         else:
             raise ValueError(option)

@@ -14,6 +14,8 @@ from .step import Step
 BLOCK = 32
 """Queries that a windowed head reads together. Shorter blocks waste less on keys that only some of them see; longer
 ones make larger matrix products (32 was the quickest for windows up to 32, docs/speed.md)."""
+WIDE, WIDE_BLOCK = 128, 256
+"""Windows beyond `WIDE` are read in longer blocks by the fused attention, which need not store all scores."""
 
 
 def see_all(query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
@@ -46,19 +48,28 @@ def see_window(query: Tensor, kv: Tensor, sinks: Tensor, group: HeadGroup, step:
         sinks: Keys and values of the sinks, `[key or value, batch, head, sinks, d_head]`.
     """
     batch, n_heads, n_queries, d_head = query.shape
-    length = max(BLOCK, -(-group.window // BLOCK) * BLOCK) if step.tricks.bands else n_queries
-    length = min(length, n_queries)
+    length = block_length(group.window, n_queries) if step.tricks.bands else n_queries
     n_blocks = -(-n_queries // length)
     hidden = step.once(("band", group[1:], n_queries), lambda: band_hides(step, group, n_queries, length, n_blocks))
     query = F.pad(query, (0, 0, 0, n_blocks * length - n_queries))
     rows = []
     for row in range(batch):  # one by one: what lies between stays small
         keys, values = reached(kv[:, row], sinks[:, row], group, n_queries, length, n_blocks)
-        queries = query[row].reshape(n_heads, n_blocks, length, d_head) * d_head**-0.5
-        scores = (queries @ keys.transpose(-1, -2)).masked_fill_(hidden[row % len(hidden)], -torch.inf)
-        pattern = F.dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), dropout, dropout > 0)
-        rows.append((pattern @ values).view(n_heads, -1, d_head)[:, :n_queries])
+        queries = query[row].reshape(n_heads, n_blocks, length, d_head)
+        hides = hidden[row % len(hidden)]
+        if group.window > WIDE:
+            seen = F.scaled_dot_product_attention(queries, keys, values, ~hides.expand(n_heads, -1, -1, -1), dropout)
+        else:
+            scores = (queries * d_head**-0.5 @ keys.transpose(-1, -2)).masked_fill_(hides, -torch.inf)
+            pattern = F.dropout(scores.softmax(-1, dtype=torch.float32).to(values.dtype), dropout, dropout > 0)
+            seen = pattern @ values
+        rows.append(seen.reshape(n_heads, -1, d_head)[:, :n_queries])
     return torch.stack(rows)
+
+
+def block_length(window: int, n_queries: int) -> int:
+    """How many queries are read together."""
+    return min(WIDE_BLOCK if window > WIDE else max(BLOCK, -(-window // BLOCK) * BLOCK), n_queries)
 
 
 def band_hides(step: Step, group: HeadGroup, n_queries: int, length: int, n_blocks: int) -> Tensor:

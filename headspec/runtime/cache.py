@@ -111,6 +111,9 @@ class PrunedCache(Cache):
             for layer in range(config.num_hidden_layers)
         ]
         super().__init__(layers=layers)
+        compressed = any(isinstance(store, CompressedStore) for layer in layers for store in layer.stores)
+        self.prompt = prompt if compressed else 0
+        """Columns of the prompt; 0 if they are not known, or it makes no difference."""
         self.real: Tensor | None = None
         """`[batch, column]`, False on padding; None while there is none."""
 
@@ -118,6 +121,11 @@ class PrunedCache(Cache):
     def nbytes(self) -> int:
         """Bytes of all buffers, as they are, full or not."""
         return sum(layer.nbytes for layer in self.layers)
+
+    def left_of_prompt(self, n_new: int) -> int:
+        """How many of the new columns still belong to the prompt, where others do not; 0 otherwise."""
+        left = self.prompt - self.get_seq_length()
+        return left if 0 < left < n_new else 0
 
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the latest `-tokens_to_remove` columns; all layers or, with an error, none."""

@@ -73,6 +73,8 @@ class CompressedStore(Store):
     def _choose(self, kv: Tensor, step: Step) -> None:
         """Keep the chosen keys of every row, and free the rest."""
         starts = [0] * kv.shape[1] if step.real is None else (step.n_total - step.real.sum(1)).tolist()
+        if step.real is not None and any(not row[start:].all() for row, start in zip(step.real, starts, strict=True)):
+            raise ValueError("compressed heads choose from prompts with padding in front only: pad on the left.")
         choices = [self._choice(kv[:, row], row, start, step) for row, start in enumerate(starts)]
         even = all(len(set(choice.kept.sum(1).tolist())) == 1 for choice in choices)
         together = [slice(None)] if even else [slice(head, head + 1) for head in range(kv.shape[2])]

@@ -101,6 +101,11 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
             past_key_values = self.make_cache()
+        first = 0 if past_key_values is None else past_key_values.left_of_prompt(hidden.shape[1])
+        if first:
+            return self._in_two(
+                first, hidden, attention_mask, position_ids, past_key_values, output_hidden_states, n_last
+            )
         step = self._step(hidden, attention_mask, position_ids, past_key_values)
         record = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states = [hidden] if record else []
@@ -117,6 +122,28 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
             last_hidden_state=hidden[:, -n_last:], past_key_values=past_key_values,
             hidden_states=(*states, hidden) if record else None,
         )  # fmt: skip
+
+    def _in_two(
+        self, first: int, hidden: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: PrunedCache,
+        record: bool | None, n_last: int,
+    ) -> BaseModelOutputWithPast:  # fmt: skip
+        """The end of the prompt, after which compressed heads choose their keys, and then what follows."""
+        seen = cache.get_seq_length() + first
+        pieces = ((slice(None, first), slice(None, seen)), (slice(first, None), slice(None)))
+        outputs = [
+            self(
+                inputs_embeds=hidden[:, new], attention_mask=None if mask is None else mask[:, columns],
+                position_ids=None if position_ids is None else position_ids[:, new], past_key_values=cache,
+                use_cache=True, output_hidden_states=record, return_dict=True,
+            )
+            for new, columns in pieces
+        ]  # fmt: skip
+        states = [output.hidden_states for output in outputs]
+        return BaseModelOutputWithPast(
+            last_hidden_state=torch.cat([output.last_hidden_state for output in outputs], dim=1)[:, -n_last:],
+            past_key_values=cache,
+            hidden_states=tuple(torch.cat(both, dim=1) for both in zip(*states, strict=True)) if states[0] else None,
+        )
 
     def _step(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: PrunedCache | None
