@@ -33,8 +33,14 @@ class Store:
 
     def change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         """Reorder, repeat or select rows of the batch."""
-        if self.buffer is not None:
-            self.buffer = torch.stack([change(part) for part in self.buffer])
+        if self.buffer is None:
+            return
+        changed = None
+        for number, part in enumerate(self.buffer):  # keys, then values: of what is new, one half lies there twice
+            rows = change(part)
+            changed = rows.new_empty(len(self.buffer), *rows.shape) if changed is None else changed
+            changed[number] = rows
+        self.buffer = changed
 
     def reset(self) -> None:
         """Forget everything."""

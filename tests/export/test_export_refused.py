@@ -79,14 +79,6 @@ def test_a_plan_for_another_shape_is_refused(model: PlainModel, tmp_path: Path, 
         export_model(model, other, tmp_path / "o")
 
 
-@pytest.mark.parametrize("target", ["hf", "dense-twin"])
-def test_compression_is_refused(model: PlainModel, tmp_path: Path, target: str) -> None:
-    compressed = plan_of(model, {"L0H0": "zero", "L1H2": "compress:snapkv:0.5"})
-    with pytest.raises(HeadspecError, match=r"L1H2: KV-compression policies .*use plan\.without"):
-        export_model(model, compressed, tmp_path / "o", to=target)
-    export_model(model, compressed.without(["L1H2"]), tmp_path / "o", to=target)
-
-
 def test_an_unknown_target_is_refused(model: PlainModel, plan: HeadPlan, tmp_path: Path) -> None:
     with pytest.raises(HeadspecError, match="to='onnx': choose hf or dense-twin"):
         export_model(model, plan, tmp_path / "o", to="onnx")

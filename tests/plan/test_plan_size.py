@@ -66,7 +66,7 @@ def test_the_size_of_a_mixed_plan(mixed: HeadPlan) -> None:
 
 
 def test_fewer_tokens_fill_less_of_the_cache(mixed: HeadPlan) -> None:
-    size = plan_size(mixed, n_tokens=6)
+    size = plan_size(mixed, 6)
     assert (size.kv_bytes, size.full_kv_bytes) == ((3 * 6 + 6 + 3) * PER_KEY, 8 * 6 * PER_KEY)
 
 
@@ -95,7 +95,7 @@ def test_the_cache_is_that_of_the_model() -> None:
     with torch.no_grad():
         cache = model(torch.arange(50)[None], use_cache=True).past_key_values
     found = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    assert plan_size(plan_heads(PlainModel(model, "tiny"), {}), n_tokens=50).full_kv_bytes == found
+    assert plan_size(plan_heads(PlainModel(model, "tiny"), {}), 50).full_kv_bytes == found
 
 
 @given(st.dictionaries(st.sampled_from(made_up_profile().about.heads()), treatments))

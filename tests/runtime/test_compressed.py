@@ -89,7 +89,6 @@ def test_token_by_token_gives_what_the_reference_gives(text: str) -> None:
     same(read(compressed(text), [50, *[1] * 50]), reference_logits(text, TWO, 50), EXACT)
 
 
-# BUG: the whole chunk is taken for the prompt; the forward of the model has to cut it at the prompt's end.
 @pytest.mark.parametrize("text", FEW)
 def test_a_chunk_over_the_end_of_the_prompt_gives_what_two_give(text: str) -> None:
     same(read(compressed(text), [30, 50, 20], 40), reference_logits(text, TWO, 40), EXACT)

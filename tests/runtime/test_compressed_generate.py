@@ -77,7 +77,6 @@ def test_embeddings_may_be_the_prompt(text: str) -> None:
 
 
 # Assisted decoding: tokens are taken back.
-# BUG: the first forward reads the prompt and the first candidates at once, and all are compressed as a prompt.
 
 
 @pytest.mark.parametrize("text", FEW)

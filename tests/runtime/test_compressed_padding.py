@@ -2,21 +2,15 @@
 
 import pytest
 import torch
-from compression_reference import compressed, reference_logits
-from runtime_makers import random_ids, same
+from compression_reference import compressed
+from runtime_makers import random_ids
 
 TOKENS = random_ids(1, 60)
 
 
-# BUG: `CompressedStore._choose` takes all padding to be in front: here it keeps 10 padding keys and no real one.
 @pytest.mark.parametrize("text", ["compress:snapkv:0.5", "compress:expected_attention:0.5"])
-def test_a_prompt_padded_on_the_right_gives_what_it_gives_alone(text: str) -> None:
+def test_a_prompt_padded_on_the_right_is_refused(text: str) -> None:
     model, padding = compressed(text), torch.ones(1, 20, dtype=torch.long)
-    mask = torch.cat((torch.ones(1, 20), torch.zeros(1, 20), torch.ones(1, 40)), 1).long()
-    places = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = model.make_cache()
-    with torch.no_grad():
-        model(torch.cat((TOKENS[:, :20], padding), 1), attention_mask=mask[:, :40], position_ids=places[:, :40],
-              past_key_values=cache)  # fmt: skip
-        found = model(TOKENS[:, 20:], attention_mask=mask, position_ids=places[:, 40:], past_key_values=cache).logits
-    same(found, reference_logits(text, TOKENS, 20)[:, 20:], 1e-5)
+    mask = torch.cat((torch.ones(1, 20), torch.zeros(1, 20)), 1).long()
+    with torch.no_grad(), pytest.raises(ValueError, match="pad on the left"):
+        model(torch.cat((TOKENS[:, :20], padding), 1), attention_mask=mask, past_key_values=model.make_cache())

@@ -33,7 +33,7 @@ def test_a_layer_may_have_no_heads() -> None:
 
 
 def test_a_group_sees_everything_unless_told_otherwise() -> None:
-    assert HeadGroup((0,)) == ((0,), 0, 0)
+    assert HeadGroup((0,)) == ((0,), 0, 0, "", 0, False, 0)
 
 
 @pytest.mark.parametrize("groups", [[], [FULL], [FULL, FULL, FULL]])

@@ -44,7 +44,6 @@ def test_heads_of_a_plan_are_grouped_by_what_their_cache_does() -> None:
     assert head_groups(plan, 1) == [HeadGroup((1, 2)), HeadGroup((0, 3), policy="expected_attention", budget=0.5)]
 
 
-# BUG: 1 == 1.0, so that `surgery.head_groups` takes both for one treatment: all heads get what the first has.
 def test_one_key_and_all_of_them_are_different_groups() -> None:
     plan = compress_plan({"L0H0": "compress:snapkv:1", "L0H1": "compress:snapkv:1.0"})
     assert len(head_groups(plan, 0)) == 3
