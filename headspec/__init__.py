@@ -26,6 +26,7 @@ _HOMES = {
     "make_plan": "headspec.plan.make",
     "plan_heads": "headspec.plan.make",
     "DeadHeadPruner": "headspec.plan.optimizers",
+    "Workload": "headspec.plan.workload",
     "PositionalHeadOptimizer": "headspec.plan.optimizers",
     "apply_plan": "headspec.intervene.ablate",
     "plan_hooks": "headspec.intervene.ablate",
@@ -34,6 +35,7 @@ _HOMES = {
     "measure_plan": "headspec.measure.quality",
     "QualityReport": "headspec.measure.quality",
     "score": "headspec.measure.score",
+    "BenchmarkReport": "headspec.measure.report",
     "sweep": "headspec.search.sweep",
     "single_cases": "headspec.search.cases",
     "curve_cases": "headspec.search.cases",
@@ -48,6 +50,8 @@ _HOMES = {
     "pruned_model": "headspec.export.surgery",
     "register": "headspec.load.pruned",
     "analyze": "headspec.pipeline",
+    "benchmark": "headspec.comparison",
+    "Lineup": "headspec.comparison",
     "show": "headspec.show",
 }
 __all__ = sorted(_HOMES)

@@ -35,7 +35,7 @@ N_SELECT = 4096
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Lineup:
     """Who takes part beside V, S and P0."""
 
     pruned: tuple[Path, ...] = ()
@@ -54,7 +54,7 @@ class Wanted:
 
 def benchmark(
     model: Any,
-    wanted: Wanted,
+    lineup: Lineup,
     grid: Grid | None = None,
     *,
     quick: bool = False,
@@ -73,7 +73,7 @@ def benchmark(
     Args:
         model: A PlainModel or TransformerBridge of the original, in memory. If its weights are random and only
             exported models take part, `load_shape` will do.
-        wanted: Who takes part.
+        lineup: Who takes part.
         grid: What is measured; by default the full grid, or the quick one. Lengths are cut to the model's context.
         quick: Fewer cells and systems: about a minute for the packaged model.
         out: The folder; `results/benchmark_<model>` by default.
@@ -95,7 +95,7 @@ def benchmark(
     grid = (QUICK if quick else Grid()).within(known.context) if grid is None else grid
     grid.check(known.context)
     random, length = known.name.startswith("random:"), grid.workload.n_total
-    named = [*_exports(source, wanted), *_plans(source, wanted)]
+    named = [*_exports(source, lineup), *_plans(source, lineup)]
     tokens, chosen_on = None, None
     if not random:
         tokens = load_text(source, text, n_tokens=n_tokens, window=length, seed=seed)
@@ -104,10 +104,10 @@ def benchmark(
         stage("probing")
         profile = probe_heads(source, load_text(source, "probe"), engine="fast", query_statistics=True, seed=seed)
     gather = _Gathering(source, grid, profile, chosen_on, stage)
-    named += gather.head_maps(wanted.shares) if wanted.head_maps else []
-    shares = wanted.shares or tuple(_shares_of(named, grid))
+    named += gather.head_maps(lineup.shares) if lineup.head_maps else []
+    shares = lineup.shares or tuple(_shares_of(named, grid))
     contenders = [*references(source), *named, *gather.baselines(shares, quick)]
-    contenders = _only(contenders, wanted.only)
+    contenders = _only(contenders, lineup.only)
     report = run_benchmark(
         source, contenders, grid, tokens, folder, resume=resume, seed=seed, load=load, stage=stage
     )  # fmt: skip
@@ -132,21 +132,21 @@ def _only(contenders: list[Contender], names: Sequence[str]) -> list[Contender]:
     return [contender for contender in contenders if not names or contender.name in names]
 
 
-def _exports(source: PlainModel, wanted: Wanted) -> list[Contender]:
+def _exports(source: PlainModel, lineup: Lineup) -> list[Contender]:
     known = source.identity
     device = "cpu" if known.device == "meta" else known.device
-    return [fixed(exported(folder, source, device=device)) for folder in wanted.pruned]
+    return [fixed(exported(folder, source, device=device)) for folder in lineup.pruned]
 
 
-def _plans(source: PlainModel, wanted: Wanted) -> list[Contender]:
+def _plans(source: PlainModel, lineup: Lineup) -> list[Contender]:
     """Saved plans, and hypothetical ones."""
     found = []
-    for path in wanted.plans:
+    for path in lineup.plans:
         plan = HeadPlan.load(path)
         standing = Standing.CERTIFIED if plan.certificate else Standing.HYPOTHETICAL
         name = path.parent.name or path.stem
         found.append(fixed(planned(source, plan, name, f"plan {path}", standing)))
-    for name in wanted.hypothetical:
+    for name in lineup.hypothetical:
         if name not in HYPOTHETICAL:
             raise HeadspecError(f"hypothetical plan {name!r}: choose of {', '.join(HYPOTHETICAL)}.")
         removed, windowed = HYPOTHETICAL[name]

@@ -93,16 +93,16 @@ def _together(options: dict[str, Any], only: tuple[str, ...]) -> "tuple[Benchmar
         loaded = load_to_measure(chosen.model, chosen.device, chosen.dtype, chosen.seed)
     if chosen.threads is not None:
         _set_threads(chosen.threads)
-    from headspec.comparison import Wanted, benchmark
+    from headspec.comparison import Lineup, benchmark
 
     searched = not (chosen.quick or random) if chosen.head_maps is None else chosen.head_maps
     shares = chosen.budgets if chosen.budgets is not None or chosen.quick else FULL_BUDGETS
     plans = tuple(filter(None, chosen.hypothetical.split(",")))
-    wanted = Wanted(
+    lineup = Lineup(
         tuple(chosen.pruned or ()), tuple(chosen.plan or ()), _shares(shares), searched, plans, only
     )  # fmt: skip
     return benchmark(
-        loaded, wanted, _grid(chosen, loaded.identity.context), quick=chosen.quick, out=chosen.out,
+        loaded, lineup, _grid(chosen, loaded.identity.context), quick=chosen.quick, out=chosen.out,
         resume=chosen.resume, text=chosen.text, select=chosen.select, n_tokens=chosen.tokens,
         profile=_profile(chosen.profile), seed=chosen.seed, stage=say,
         load={"device": chosen.device, "dtype": chosen.dtype, "seed": chosen.seed},

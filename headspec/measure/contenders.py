@@ -83,8 +83,10 @@ def with_share(name: str, share: float) -> str:
 
     >>> with_share("SnapKV", 0.25)
     'SnapKV 25 %'
+    >>> with_share("SnapKV", 0.249)
+    'SnapKV 24.9 %'
     """
-    return f"{name} {100 * share:.0f} %"
+    return f"{name} {100 * share:.3g} %"
 
 
 def least_harm(source: PlainModel, plans: Sequence[HeadPlan], workload: Workload, select: Any) -> int:

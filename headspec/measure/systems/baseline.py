@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from headspec.errors import HeadspecError
 from headspec.measure.systems.system import Standing
 from headspec.plan.make import about_of, plan_heads
 from headspec.plan.plan import HeadPlan
+from headspec.plan.size import mean_keys_held
+from headspec.plan.treatments import Window
 from headspec.plan.workload import Workload
 
 LATEST_SHARES = (0.25, 0.5, 0.75)
@@ -24,7 +27,7 @@ class Baseline:
     name: str
     label: str
     treatments: Callable[[int, Workload], list[str]]
-    """Treatments under which a head holds so many keys in the mean over a workload."""
+    """Treatments under which a head holds so many keys in the mean over a workload; none where those are too few."""
     standing: Standing = Standing.BASELINE
     needs_queries: bool = False
     """Whether it needs a profile with statistics of queries."""
@@ -36,10 +39,30 @@ class Baseline:
             known: A HeadProfile, or the model where no profile is needed.
             share: In (0, 1].
             workload: Prompt and continuation.
+
+        Raises:
+            HeadspecError: A share that leaves a head too few keys.
         """
         keys = max(1, round(share * workload.mean_keys))
+        treatments = self.treatments(keys, workload)
+        if not treatments:
+            raise HeadspecError(
+                f"{self.name} at {share:.2%} of the KV bytes: {keys} key a head of {workload.n_prompt} + "
+                f"{workload.n_new} tokens leaves nothing to choose. Take a larger share, or a longer text."
+            )
         heads = about_of(known).heads
-        return [plan_heads(known, dict.fromkeys(heads, treatment)) for treatment in self.treatments(keys, workload)]
+        return [plan_heads(known, dict.fromkeys(heads, treatment)) for treatment in treatments]
+
+
+def bounded(keys: int, workload: Workload) -> int:
+    """The budget under which a head holds so many keys in the mean: more than those, if the prompt does not fill it.
+
+    >>> bounded(225, Workload(100, 300))
+    272
+    """
+    budgets = range(keys, workload.n_total)
+    held = (mean_keys_held(Window(budget, sinks=0), workload) for budget in budgets)
+    return next((budget for budget, mean in zip(budgets, held, strict=True) if mean >= keys - 0.5), workload.n_total)
 
 
 def compressed(policy: str, suffix: str = "") -> Callable[[int, Workload], list[str]]:
@@ -48,7 +71,8 @@ def compressed(policy: str, suffix: str = "") -> Callable[[int, Workload], list[
     def treatments(keys: int, workload: Workload) -> list[str]:
         growth = workload.mean_keys - workload.n_prompt
         growing = [f"compress:{policy}:{round(keys - growth)}{suffix}"] if round(keys - growth) >= 1 else []
-        latest = sorted({min(max(1, round(share * keys)), keys - 1) for share in LATEST_SHARES} - {0})
-        return growing + [f"compress:{policy}:{keys}:latest{number}{suffix}" for number in latest]
+        budget = bounded(keys, workload)
+        latest = sorted({min(max(1, round(share * budget)), budget - 1) for share in LATEST_SHARES} - {0})
+        return growing + [f"compress:{policy}:{budget}:latest{number}{suffix}" for number in latest]
 
     return treatments

@@ -6,7 +6,7 @@ for texts beyond the model's context.
 
 from headspec.errors import HeadspecError
 from headspec.load.plain import PlainModel
-from headspec.measure.systems.baseline import Baseline
+from headspec.measure.systems.baseline import Baseline, bounded
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.system import Standing, System
 from headspec.plan.make import about_of, plan_heads
@@ -25,13 +25,14 @@ def streaming_llm(source: PlainModel, keys: int, sinks: int = SINKS) -> System:
 
 def _windows(keys: int, workload: Workload) -> list[str]:
     """The prompt, too, is read through the window."""
-    sinks = min(SINKS, keys - 1)
-    return [str(Window(keys - sinks, sinks))]
+    budget = bounded(keys, workload)
+    sinks = min(SINKS, budget - 1)
+    return [str(Window(budget - sinks, sinks))]
 
 
 def _after_the_prompt(keys: int, workload: Workload) -> list[str]:
     """The prompt is read with every key, what is not kept dropped afterwards."""
-    return [f"compress:streaming:{keys}"]
+    return [f"compress:streaming:{bounded(keys, workload)}"]
 
 
 STREAMING_LLM = Baseline("StreamingLLM", "every head sees the first keys and the latest", _windows)

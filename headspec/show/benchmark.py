@@ -1,0 +1,60 @@
+"""All figures of a benchmark, written into one folder: what the rows of the report allow, and only that."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from headspec.measure.report import BenchmarkReport
+from headspec.show.benchmark_bars import roofline, speed
+from headspec.show.benchmark_bars_page import roofline_figure, speed_figure
+from headspec.show.benchmark_curves import has_quality, time_place
+from headspec.show.benchmark_panels import roofline_panels, speed_panels
+from headspec.show.benchmark_quality import quality_vs_bytes, quality_vs_time
+from headspec.show.benchmark_quality_page import quality_figure
+from headspec.show.benchmark_rows import Numbers
+from headspec.show.page import save_page
+from headspec.show.static import save_png
+
+__all__ = ["benchmark_figures", "quality_figure", "roofline_figure", "save_figures", "speed_figure"]
+PNGS = ("quality_vs_bytes.png", "quality_vs_time.png", "speed.png", "roofline.png")
+PAGES = ("quality.html", "speed.html", "roofline.html")
+
+
+def save_figures(report: BenchmarkReport, folder: Path | str) -> list[Path]:
+    """Write PNGs and pages; those of an earlier benchmark in the folder that this one has no rows for are deleted."""
+    folder = Path(folder)
+    drawn, pages = _drawn(report), benchmark_figures(report)
+    for name in (*PNGS, *PAGES):
+        if name not in drawn and name not in pages:
+            (folder / name).unlink(missing_ok=True)
+    written = [save_png(draw(), folder / name) for name, draw in drawn.items()]
+    return written + [save_page(figure, folder / name) for name, figure in pages.items()]
+
+
+def benchmark_figures(report: BenchmarkReport) -> dict[str, Any]:
+    """The plotly figures that a report allows, by the names of their pages."""
+    numbers = Numbers(report)
+    allowed = {
+        "quality.html": (has_quality(numbers), quality_figure),
+        "speed.html": (bool(speed_panels(numbers)), speed_figure),
+        "roofline.html": (bool(roofline_panels(numbers)), roofline_figure),
+    }
+    return {name: draw(report) for name, (holds, draw) in allowed.items() if holds}
+
+
+def _drawn(report: BenchmarkReport) -> dict[str, Callable[[], Figure]]:
+    """What makes the PNGs that a report allows, by name."""
+    numbers = Numbers(report)
+    found: dict[str, Callable[[], Figure]] = {}
+    if has_quality(numbers):
+        found["quality_vs_bytes.png"] = lambda: quality_vs_bytes(numbers)
+        place = time_place(numbers)
+        if place is not None:
+            found["quality_vs_time.png"] = lambda: quality_vs_time(numbers, place)
+    if speed_panels(numbers):
+        found["speed.png"] = lambda: speed(numbers)
+    if roofline_panels(numbers):
+        found["roofline.png"] = lambda: roofline(numbers)
+    return found
