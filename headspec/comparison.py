@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from headspec.measure.contenders import Contender, fixed, matched, mean_share, r
 from headspec.measure.hypothetical import SHARES as HYPOTHETICAL
 from headspec.measure.hypothetical import hypothetical_plan
 from headspec.measure.report import TABLE, BenchmarkReport
+from headspec.measure.systems.baseline import Baseline
 from headspec.measure.systems.exported import exported
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.registry import BASELINES
@@ -32,6 +34,8 @@ QUICK_BASELINES = ("StreamingLLM", "SnapKV", "expected attention", "random keys"
 TIMED_BASELINES = ("StreamingLLM", "SnapKV", "expected attention", "Ada-expected attention")
 N_SELECT = 4096
 """Tokens of `select` on which the baselines' budgets are divided."""
+Offer = tuple[str, Callable[[], Contender]]
+"""A name and what makes the contender, which may take long: it is made only if it takes part."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,12 @@ def benchmark(
     if not random:
         tokens = load_text(source, text, n_tokens=n_tokens, window=length, seed=seed)
         chosen_on = load_text(source, select, n_tokens=n_tokens, window=length, seed=seed)
-    if profile is None and not random:
-        stage("probing")
-        profile = probe_heads(source, load_text(source, "probe"), engine="fast", query_statistics=True, seed=seed)
-    gather = _Gathering(source, grid, profile, chosen_on, stage)
-    named += gather.head_maps(lineup.shares) if lineup.head_maps else []
-    shares = lineup.shares or tuple(_shares_of(named, grid))
-    contenders = [*references(source), *named, *gather.baselines(shares, quick)]
-    contenders = _only(contenders, lineup.only)
+        _check_apart(tokens, chosen_on)
+    gather = _Gathering(source, grid, profile, chosen_on, seed, stage)
+    offers: list[Offer] = [(each.name, partial(_itself, each)) for each in (*references(source), *named)]
+    offers += gather.head_maps(lineup.shares) if lineup.head_maps else []
+    offers += gather.baselines(lineup.shares or tuple(_shares_of(named, grid)), quick)
+    contenders = [make() for _, make in _only(offers, lineup.only)]
     report = run_benchmark(
         source, contenders, grid, tokens, folder, resume=resume, seed=seed, load=load, stage=stage
     )  # fmt: skip
@@ -124,12 +126,26 @@ def save_report(report: BenchmarkReport, folder: Path) -> list[Path]:
     return [written, *save_figures(report, folder)]
 
 
-def _only(contenders: list[Contender], names: Sequence[str]) -> list[Contender]:
-    known = [contender.name for contender in contenders]
+def _check_apart(judged: TokenWindows, chosen: TokenWindows) -> None:
+    """Refuse to judge on windows that something is chosen on."""
+    known = {tuple(window) for window in chosen.tokens.tolist()}
+    shared = sum(tuple(window) in known for window in judged.tokens.tolist())
+    if shared:
+        raise HeadspecError(
+            f"{shared} windows of {judged.source} are also in {chosen.source}: judge on text that chose nothing."
+        )
+
+
+def _itself(contender: Contender) -> Contender:
+    return contender
+
+
+def _only(offers: list[Offer], names: Sequence[str]) -> list[Offer]:
+    known = [name for name, _ in offers]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise HeadspecError(f"no system is called {', '.join(unknown)}: there are {', '.join(known)}.")
-    return [contender for contender in contenders if not names or contender.name in names]
+    return [(name, make) for name, make in offers if not names or name in names]
 
 
 def _exports(source: PlainModel, lineup: Lineup) -> list[Contender]:
@@ -162,43 +178,58 @@ class _Gathering:
 
     source: PlainModel
     grid: Grid
-    profile: HeadProfile | None
+    given: HeadProfile | None
     select: TokenWindows | None
+    """None where weights are random: then nothing is probed, searched or chosen."""
+    seed: int
     stage: Callable[[str], object]
 
-    def head_maps(self, shares: Sequence[float]) -> list[Contender]:
-        """A head map for each share: the plan that a search finds on `select`."""
-        if self.profile is None:
-            raise HeadspecError("head maps cannot be searched for random weights: leave head_maps out.")
-        treatments = (*TREATMENTS, *compress_treatments(self.grid.workload))
-        found = []
-        for share in shares:
-            self.stage(f"searching a head map that holds {share:.0%} of the KV bytes")
-            result = search_plan(
-                self.source, Budget(max_kv_share=share), profile=self.profile, select=self.select,
-                treatments=treatments, workload=self.grid.workload, n_controls=0, seeds=(0,), protect_induction=False,
-            )  # fmt: skip
-            label = f"windows, removal and expected attention by head: the plan that a search found for {share:.0%}"
-            system = planned(self.source, result.plan, with_share("head map", share), label, Standing.CERTIFIED)
-            found.append(fixed(system, share == _timed(shares)))
-        return found
+    @cached_property
+    def profile(self) -> HeadProfile | None:
+        """The given one, or one that is made when it is first needed."""
+        if self.given is not None or self.select is None:
+            return self.given
+        self.stage("probing")
+        text = load_text(self.source, "probe")
+        return probe_heads(self.source, text, engine="fast", query_statistics=True, seed=self.seed)
 
-    def baselines(self, shares: Sequence[float], quick: bool) -> list[Contender]:
-        """Published methods at each share; without a profile those that need none."""
+    def head_maps(self, shares: Sequence[float]) -> list[Offer]:
+        """A head map for each share: the plan that a search finds on `select`."""
+        if self.select is None:
+            raise HeadspecError("head maps cannot be searched for random weights: leave head_maps out.")
+        timed = _timed(shares)
+        return [(with_share("head map", share), partial(self._head_map, share, share == timed)) for share in shares]
+
+    def _head_map(self, share: float, timed: bool) -> Contender:
+        self.stage(f"searching a head map that holds {share:.0%} of the KV bytes")
+        treatments = (*TREATMENTS, *compress_treatments(self.grid.workload))
+        result = search_plan(
+            self.source, Budget(max_kv_share=share), profile=self.profile, select=self.select,
+            treatments=treatments, workload=self.grid.workload, n_controls=0, seeds=(0,), protect_induction=False,
+        )  # fmt: skip
+        label = f"windows, removal and expected attention by head: the plan that a search found for {share:.0%}"
+        system = planned(self.source, result.plan, with_share("head map", share), label, Standing.CERTIFIED)
+        return fixed(system, timed)
+
+    def baselines(self, shares: Sequence[float], quick: bool) -> list[Offer]:
+        """Published methods at each share; where there can be no profile, those that need none."""
+        able, timed = self.given is not None or self.select is not None, _timed(shares)
+        methods = [each for each in BASELINES if able or not each.needs_queries]
+        if quick:
+            methods = [each for each in methods if each.name in QUICK_BASELINES]
+        return [
+            (with_share(method.name, share), partial(self._matched, method, share, share == timed))
+            for share in shares
+            for method in methods
+        ]
+
+    def _matched(self, baseline: Baseline, share: float, timed: bool) -> Contender:
+        self.stage(f"{baseline.name} at {share:.1%} of the KV bytes")
         few = None
         if self.select is not None:
             few = replace(self.select, tokens=self.select.tokens[: max(1, N_SELECT // self.grid.workload.n_total)])
-        found = []
-        for share in shares:
-            for baseline in BASELINES:
-                if (quick and baseline.name not in QUICK_BASELINES) or (
-                    self.profile is None and baseline.needs_queries
-                ):
-                    continue
-                self.stage(f"{baseline.name} at {share:.1%} of the KV bytes")
-                timed = share == _timed(shares) and baseline.name in TIMED_BASELINES
-                found.append(matched(self.source, self.profile, baseline, share, self.grid.workload, few, timed))
-        return found
+        timed = timed and baseline.name in TIMED_BASELINES
+        return matched(self.source, self.profile, baseline, share, self.grid.workload, few, timed)
 
 
 def _shares_of(named: Sequence[Contender], grid: Grid) -> list[float]:

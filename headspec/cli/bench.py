@@ -73,7 +73,7 @@ def bench(
 ) -> None:
     """How much faster, at what quality, in how many bytes: MODEL, its exports, StreamingLLM, SnapKV and others."""
     options = {name: value for name, value in locals().items() if name not in ("debug", "one_by_one")}
-    names = tuple(filter(None, only.split(",")))
+    names = tuple(filter(None, (name.strip() for name in only.split(","))))
     if one_by_one:
         _print(*_apart(options, names), model)
     else:

@@ -2,23 +2,37 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from headspec.errors import HeadspecError
 from headspec.load.identity import Identity
 from headspec.load.plain import PlainModel
 from headspec.measure.bound import Rates, measure_rates
-from headspec.measure.cells import Cell, Row, decode_rows, memory_rows, prefill_rows, quality_rows, size_rows
+from headspec.measure.cells import (
+    Cell,
+    Row,
+    decode_rows,
+    memory_rows,
+    paired_rows,
+    prefill_rows,
+    quality_rows,
+    size_rows,
+)
 from headspec.measure.contenders import Contender
 from headspec.measure.machine import this_machine
 from headspec.measure.memory import decode_bytes, fits
-from headspec.measure.report import BENCHMARK, TABLE, BenchmarkReport
+from headspec.measure.report import BENCHMARK, SKIPPED, TABLE, BenchmarkReport
 from headspec.plan.make import plan_heads
+from headspec.plan.size import kv_bytes_held
 from headspec.plan.workload import Workload
 from headspec.rowlog import LOG, RowLog, plain
+
+PAIRED = "paired"
+"""Key of the rows that compare systems window by window."""
+OWN_WEIGHTS = 0.7
+"""Of the original's weights, what a system in memory has of its own at most: what was cut or laid out anew."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,12 @@ class Grid:
         beyond = [words for words, length in wanted.items() if length > context]
         if beyond:
             raise HeadspecError(f"{'; '.join(beyond)}: beyond the model's context of {context}. Take shorter ones.")
-        if (
-            self.n_new < 4
-            or self.rounds < 1
-            or min(*self.batches, *self.contexts, *self.prompts, 1) < 1
-            or self.memory_batch < 0
-        ):
-            raise HeadspecError(f"{self}: want batches and lengths of 1 or more, 4 new tokens, and 1 round at least.")
+        counts = (self.memory_batch, self.n_repeats, self.n_needles)
+        least = min((*self.batches, *self.contexts, *self.prompts, self.rounds, self.workload.n_new))
+        if self.n_new < 4 or least < 1 or min(counts) < 0:
+            raise HeadspecError(
+                f"{self}: want batches, lengths and rounds of 1 or more, 4 new tokens, counts of 0 or more."
+            )
 
 
 QUICK = Grid(
@@ -103,95 +116,118 @@ def run_benchmark(
         HeadspecError: Lengths beyond the model's context, two systems of one name.
         RecordError: To resume, but the folder holds a run of other settings.
     """
-    known = source.identity
+    known, folder = source.identity, Path(out)
     grid.check(known.context)
     _check_names(contenders)
-    folder = Path(out)
     if not resume:
         for name in (LOG, BENCHMARK.settings, TABLE):
             (folder / name).unlink(missing_ok=True)
-    random = known.name.startswith("random:")
-    log = RowLog(folder, settings_of(known, contenders, grid, None if random else tokens, seed), BENCHMARK)
+    tokens = None if known.name.startswith("random:") else tokens
     device = "cpu" if known.device == "meta" else known.device
     machine = this_machine(device).to_dict()
     machine |= {"platform": machine.pop("system"), "seed": seed, "model": known.name, "dtype": known.dtype}
+    log = RowLog(folder, settings_of(known, contenders, grid, tokens, machine), BENCHMARK)
     stage("measuring bandwidth and multiplication rate")
-    rates = measure_rates(device)
-    timed = [contender for contender in contenders if contender.timed]
-    for cell, find in _cells(source, contenders, timed, grid, None if random else tokens, rates, seed, load or {}):
+    run = _Run(source, contenders, grid, tokens, _rates(log, device, source), seed, load or {})
+    for cell, find in run.cells():
         if cell.name in log.finished:
             continue
         stage(cell.name)
-        rows = [cell.skipped(why)] if (why := _too_large(cell, source, timed)) else list(find())
+        why = run.too_large(cell)
+        rows = [cell.skipped(why)] if why else list(find())
         if cell.words:
-            stage(f"NOISY {cell.name}: {len(cell.words)} of {len(timed)} systems; {cell.words[0]}")
+            stage(f"NOISY {cell.name}: {len(cell.words)} of {len(run.timed)} systems; {cell.words[0]}")
         finished = [{name: plain(value) for name, value in (row | machine).items()} for row in rows]
-        log.append({"key": cell.name, "rows": finished})
+        log.append({"key": SKIPPED * bool(why) + cell.name, "rows": finished, "windows": cell.windows})
+    finished = [row | machine for row in paired_rows(contenders, log.finished, seed)]
+    log.append({"key": PAIRED, "rows": finished})
     report = BenchmarkReport.load(folder)
     report.save_csv(folder / TABLE)
     return report
 
 
-def settings_of(known: Identity, contenders: Sequence[Contender], grid: Grid, tokens: Any, seed: int) -> dict[str, Any]:
+def settings_of(
+    known: Identity, contenders: Sequence[Contender], grid: Grid, tokens: Any, machine: Mapping[str, Any]
+) -> dict[str, Any]:
     """What all rows of a folder have in common."""
     return {
         "model": known.name, "n_layers": known.n_layers, "n_heads": known.n_heads, "d_head": known.d_head,
-        "context": known.context, "dtype": known.dtype, "threads": torch.get_num_threads(),
-        "text": "" if tokens is None else tokens.source, "text_digest": "" if tokens is None else tokens.digest,
-        "seed": seed, "systems": [contender.name for contender in contenders],
+        "context": known.context, "text": "" if tokens is None else tokens.source,
+        "text_digest": "" if tokens is None else tokens.digest,
+        "systems": [contender.name for contender in contenders],
         "plans": {contender.name: contender.identity for contender in contenders}, **asdict(grid),
+        **{name: machine[name] for name in (
+            "dtype", "device", "processor", "threads", "torch", "transformers", "seed")},
     }  # fmt: skip
 
 
-def _cells(
-    source: PlainModel,
-    contenders: Sequence[Contender],
-    timed: Sequence[Contender],
-    grid: Grid,
-    tokens: Any,
-    rates: Rates,
-    seed: int,
-    load: Mapping[str, Any],
-) -> Iterator[tuple[Cell, Callable[[], Iterator[Row]]]]:
-    """Every cell, and what measures it."""
-    size = Cell("size")
-    yield size, lambda: size_rows(size, timed, grid.workload, rates)
-    for n_tokens in grid.prompts:
-        cell = Cell("prefill", 1, n_tokens)
-        yield cell, lambda cell=cell: prefill_rows(cell, timed, rates, grid.rounds, seed)  # type: ignore[misc]
-    for batch in grid.batches:
-        for n_tokens in grid.contexts:
-            cell = Cell("decode", batch, n_tokens, grid.n_new)
-            yield cell, lambda cell=cell: decode_rows(cell, timed, rates, seed)  # type: ignore[misc]
-    if grid.memory_batch and grid.contexts:
-        memory = Cell("memory", grid.memory_batch, max(grid.contexts), grid.n_new)
-        yield memory, lambda: memory_rows(memory, source, timed, load)
-    for contender in contenders if tokens is not None else ():
-        cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
-        yield (
-            cell,
-            lambda cell=cell, contender=contender: quality_rows(  # type: ignore[misc]
-                cell, source, contender, tokens, grid.workload, seed, n_repeats=grid.n_repeats, n_needles=grid.n_needles
-            ),
-        )
+def _rates(log: RowLog, device: str, source: PlainModel) -> Rates:
+    """The machine's rates: those of the run that is resumed, or measured now."""
+    rows = {row["measure"]: row["value"] for row in log.finished.get("size", {}).get("rows", ())}
+    if "flops" in rows:
+        return Rates(rows["read_bytes_s"], rows["flops"])
+    return measure_rates(device, next(source.huggingface.parameters()).dtype)
 
 
-def _too_large(cell: Cell, source: PlainModel, timed: Sequence[Contender]) -> str:
-    """Why a cell cannot be measured here; empty if it can."""
-    if cell.part != "decode" or cell.context is None or cell.batch is None:
-        return ""
-    config, known = source.huggingface.config, source.identity
-    width = next(source.huggingface.parameters()).element_size()
-    length = cell.context + (cell.n_new or 0)
-    empty = plan_heads(source, {})
-    systems = [contender.make(Workload(cell.context, cell.n_new or 0)) for contender in timed]
-    wanted = sum(
-        decode_bytes(system.plan or empty, config.intermediate_size, config.vocab_size, cell.batch, length, width)
-        for system in systems
-    )
-    if fits(wanted, known.device):
-        return ""
-    return f"the caches of {len(systems)} systems need about {wanted / 1e9:.1f} GB, which are not free"
+@dataclass(frozen=True)
+class _Run:
+    """What the cells of one benchmark have in common."""
+
+    source: PlainModel
+    contenders: Sequence[Contender]
+    grid: Grid
+    tokens: Any
+    rates: Rates
+    seed: int
+    load: Mapping[str, Any]
+
+    @property
+    def timed(self) -> list[Contender]:
+        """Those that are not judged by quality only."""
+        return [contender for contender in self.contenders if contender.timed]
+
+    def cells(self) -> Iterator[tuple[Cell, Callable[[], Iterator[Row]]]]:
+        """Every cell, and what measures it."""
+        grid, timed = self.grid, self.timed
+        size = Cell("size")
+        yield size, partial(size_rows, size, timed, grid.workload, self.rates)
+        for n_tokens in grid.prompts:
+            cell = Cell("prefill", 1, n_tokens)
+            yield cell, partial(prefill_rows, cell, timed, self.rates, grid.rounds, self.seed)
+        for batch in grid.batches:
+            for n_tokens in grid.contexts:
+                cell = Cell("decode", batch, n_tokens, grid.n_new)
+                yield cell, partial(decode_rows, cell, timed, self.rates, self.seed)
+        if grid.memory_batch and grid.contexts:
+            cell = Cell("memory", grid.memory_batch, max(grid.contexts), grid.n_new)
+            yield cell, partial(memory_rows, cell, self.source, timed, self.load)
+        for contender in self.contenders if self.tokens is not None else ():
+            cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
+            counts = {"n_repeats": grid.n_repeats, "n_needles": grid.n_needles}
+            yield cell, partial(
+                quality_rows, cell, self.source, contender, self.tokens, grid.workload, self.seed, counts
+            )  # fmt: skip
+
+    def too_large(self, cell: Cell) -> str:
+        """Why a cell cannot be measured here; empty if it can."""
+        if cell.part not in ("decode", "prefill") or cell.context is None or cell.batch is None:
+            return ""
+        config, known = self.source.huggingface.config, self.source.identity
+        parameters = list(self.source.huggingface.parameters())
+        width, weights = parameters[0].element_size(), sum(each.numel() * each.element_size() for each in parameters)
+        length, empty = cell.context + (cell.n_new or 0), plan_heads(self.source, {})
+        plans = [contender.make(Workload(cell.context, cell.n_new or 0)).plan or empty for contender in self.timed]
+        each = [
+            decode_bytes(plan, config.intermediate_size, config.vocab_size, cell.batch, length, width) for plan in plans
+        ]
+        held = [cell.batch * kv_bytes_held(plan, cell.context, cell.n_new or 0, width) for plan in plans]
+        caches = sum(held) if cell.part == "decode" else 0
+        wanted = caches + max(whole - own for whole, own in zip(each, held, strict=True)) + round(
+            OWN_WEIGHTS * weights * len(plans)
+        )  # fmt: skip
+        if fits(wanted, "cpu" if known.device == "meta" else known.device):
+            return ""
+        return f"{len(plans)} systems with their caches need about {wanted / 1e9:.1f} GB, which are not free"
 
 
 def _check_names(contenders: Sequence[Contender]) -> None:

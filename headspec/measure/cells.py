@@ -4,24 +4,28 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from headspec.errors import HeadspecError
 from headspec.load.model import load_plain
 from headspec.load.plain import PlainModel, as_plain
 from headspec.measure.bound import Rates, decode_bound_ms, prefill_bound_ms, pruning_bound
+from headspec.measure.compare import Comparison
 from headspec.measure.contenders import Contender
 from headspec.measure.continuation import measure_continuation
-from headspec.measure.estimate import Estimate
+from headspec.measure.estimate import Estimate, estimate, increase
 from headspec.measure.memory import peak_memory, weight_bytes
 from headspec.measure.report import COLUMNS, MEASURES
-from headspec.measure.speed import Laps, summary, throughput, time_decode, time_prefill
-from headspec.measure.systems.planned import planned
+from headspec.measure.speed import Laps, device_of, summary, throughput, time_decode, time_prefill
+from headspec.measure.systems.planned import PlannedReading, planned
 from headspec.measure.systems.static_cache import static_cache
 from headspec.measure.systems.system import Running, Standing, System
 from headspec.measure.systems.transformers_default import transformers_default
+from headspec.measure.texts import FRESH
 from headspec.measure.timing import noise, ratio
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
@@ -49,6 +53,8 @@ class Cell:
     """Where it is about one alone."""
     words: list[str] = field(default_factory=list)
     """Warnings, for the user."""
+    windows: dict[str, list[float]] = field(default_factory=dict)
+    """What is kept of each window of text, for comparisons of systems."""
 
     @property
     def name(self) -> str:
@@ -60,11 +66,11 @@ class Cell:
     def row(self, system: System | Contender, measure: str, value: Any, **more: Any) -> Row:
         """One measurement: a number or an Estimate."""
         assert measure in MEASURES, measure
-        estimate = value if isinstance(value, Estimate) else Estimate(value, float("nan"), float("nan"))
+        number, low, high = (value.value, value.low, value.high) if isinstance(value, Estimate) else (value, None, None)
         found = dict.fromkeys(COLUMNS) | {
             "part": self.part, "system": system.name, "standing": str(system.standing), "label": system.label,
             "batch": self.batch, "context": self.context, "n_new": self.n_new, "measure": measure,
-            "value": estimate.value, "low": estimate.low, "high": estimate.high, "unit": MEASURES[measure][0],
+            "value": None if number is None else float(number), "low": low, "high": high, "unit": MEASURES[measure][0],
         }  # fmt: skip
         return found | more
 
@@ -86,11 +92,13 @@ def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, seed:
                        warmup=WARMUP, seed=seed)  # fmt: skip
     held = {name: each.kv_bytes for name, each in running.items()}
     bounds = {name: decode_bound_ms(each.model, cell.batch, held[name], rates) for name, each in running.items()}
-    yield from _times(cell, systems, laps, "tpot", bounds, seed)
+    yield from _times(cell, systems, laps, "tpot", bounds, devices_of(running), seed)
     for name, system in systems.items():
         yield cell.row(system, "throughput", throughput(laps[name], cell.batch))
         yield cell.row(system, "kv_bytes", held[name])
         yield cell.row(system, "kv_bytes_formula", _formula_bytes(system, running[name].model, cell))
+        plan = _plan_of(system, running[name].model)
+        yield cell.row(system, "kv_share", plan_size(plan, Workload(cell.context, cell.n_new)).kv_share)
     close(running)
 
 
@@ -102,7 +110,7 @@ def prefill_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, roun
     prompt = random_prompt(running, cell.context, seed).expand(cell.batch, -1)
     laps = time_prefill(running, prompt, rounds)
     bounds = {name: _prefill_bound(system, running[name].model, cell, rates) for name, system in systems.items()}
-    yield from _times(cell, systems, laps, "ttft", bounds, seed)
+    yield from _times(cell, systems, laps, "ttft", bounds, devices_of(running), seed)
     close(running)
 
 
@@ -126,38 +134,68 @@ def _formula_bytes(system: System, model: Any, cell: Cell) -> int:
 
 
 def _times(
-    cell: Cell, systems: Mapping[str, System], laps: Laps, word: str, bounds: Mapping[str, float], seed: int
-) -> Iterator[Row]:
+    cell: Cell, systems: Mapping[str, System], laps: Laps, word: str, bounds: Mapping[str, float],
+    devices: Mapping[str, str], seed: int,
+) -> Iterator[Row]:  # fmt: skip
     """Times, bounds and ratios."""
-    cell.words.extend(f"{name}: {found}" for name in systems if (found := noise(laps[name])))
+    cell.words.extend(f"{name}: {found}" for name in systems if (found := noise(laps[name], devices[name])))
     for name, system in systems.items():
-        times = summary(laps[name])
+        times, on_cpu = summary(laps[name]), devices[name] == "cpu"
         n = times.n_laps
         yield cell.row(system, f"{word}_ms", times.wall_ms, n=n)
         yield cell.row(system, f"{word}_p95_ms", times.wall_p95_ms, n=n)
         yield cell.row(system, f"{word}_cpu_ms", times.cpu_ms, n=n)
         yield cell.row(system, "bound_ms", bounds[name])
-        yield cell.row(system, "roofline_share", bounds[name] / (times.cpu_ms / torch.get_num_threads()))
+        clock = times.cpu_ms if on_cpu and torch.get_num_threads() == 1 else times.wall_ms  # as the rates were measured
+        yield cell.row(system, "roofline_share", bounds[name] / clock)
         if "P0" in bounds:
             yield cell.row(system, "pruning_bound", pruning_bound(bounds["P0"], bounds[name]), against="P0")
         for base in (base for base in REFERENCES if base in laps and base != name):
-            for measure, clock in (("speedup", "wall_ms"), ("speedup_cpu", "cpu_ms")):
-                before, own = ([getattr(lap, clock) for lap in laps[who]] for who in (base, name))
+            for measure, kind in (("speedup", "wall_ms"), ("speedup_cpu", "cpu_ms"))[: 2 if on_cpu else 1]:
+                before, own = ([getattr(lap, kind) for lap in laps[who]] for who in (base, name))
                 yield cell.row(system, measure, ratio(before, own, seed), n=n, against=base)
 
 
 def quality_rows(
-    cell: Cell, source: PlainModel, contender: Contender, tokens: Any, workload: Workload, seed: int, **counts: Any
-) -> Iterator[Row]:
-    """Quality of one system on continued text, through its own KV cache."""
+    cell: Cell, source: PlainModel, contender: Contender, tokens: Any, workload: Workload, seed: int,
+    counts: Mapping[str, Any],
+) -> Iterator[Row]:  # fmt: skip
+    """Quality of one system on continued text, through its own KV cache; repeats and needles are fresh ones."""
+    workloads: dict[str, Workload] = {}
+
+    def keep(kind: str, here: Workload, found: Comparison) -> None:
+        workloads[kind] = here
+        numbers[kind] = len(found.kl)
+        if kind == "text":
+            cell.windows["kl"] = found.kl.tolist()
+
+    numbers: dict[str, int] = {}
+    report = measure_continuation(
+        source, lambda here: contender.make(here).open(), tokens, workload, seed=FRESH + seed, keep=keep, **counts
+    )
     system = contender.make(workload)
-    report = measure_continuation(source, system.open(), tokens, workload, seed=seed, **counts)
     for measure in QUALITY:
         found = getattr(report, measure)
+        kind = "needles" if measure.startswith("needle") else "repeats" if measure[:4] in ("repe", "indu") else "text"
         if found is not None:
-            yield cell.row(system, measure, found, n=report.n_windows, against="the original")
-    share = 1.0 if system.plan is None else plan_size(system.plan, workload).kv_share
-    yield cell.row(system, "kv_share", share)
+            yield cell.row(system, measure, found, n=numbers[kind], against="the original")
+    for kind, here in workloads.items():
+        plan = contender.make(here).plan
+        share = 1.0 if plan is None else plan_size(plan, here).kv_share
+        yield cell.row(system, "kv_share" if kind == "text" else f"{kind}_kv_share", share)
+
+
+def paired_rows(contenders: Sequence[Contender], cells: Mapping[str, Mapping[str, Any]], seed: int) -> Iterator[Row]:
+    """The KL of certified systems less that of every other, window by window: what windows add to both cancels."""
+    found = {row["system"]: np.array(logged["windows"]["kl"]) for logged in cells.values()
+             if logged.get("windows") for row in logged["rows"][:1]}  # fmt: skip
+    judged = [contender for contender in contenders if contender.name in found]
+    for mine in judged:
+        for other in judged:
+            if mine.standing is Standing.CERTIFIED and other.standing is not Standing.REFERENCE and mine is not other:
+                difference = estimate(increase, found[other.name], found[mine.name], seed=seed)
+                n = len(found[mine.name])
+                yield Cell("quality").row(mine, "kl_difference", difference, n=n, against=other.name)
 
 
 def memory_rows(
@@ -170,7 +208,7 @@ def memory_rows(
     device = source.identity.device
     for contender in contenders:
         system = contender.make(workload)
-        job = (source.name, dict(load), contender.name, system.plan, workload, cell.batch)
+        job = (source.name, dict(load), contender.name, system.folder or system.plan, workload, cell.batch)
         try:
             yield cell.row(system, "peak_bytes", peak_memory(prepare, *job, device=device))
         except HeadspecError as error:
@@ -178,16 +216,24 @@ def memory_rows(
 
 
 def prepare(
-    name: str, load: dict[str, Any], system_name: str, plan: HeadPlan | None, workload: Workload, batch: int
+    name: str, load: dict[str, Any], system_name: str, what: HeadPlan | Path | None, workload: Workload, batch: int
 ) -> Callable[[], None]:
-    """In a fresh process: load a system, run it on a few tokens, and give back the work to measure."""
-    source = load_plain(name, **load)
-    make = {"V": transformers_default, "S": static_cache}.get(system_name)
-    if make is not None:
-        running = make(source).open()
+    """In a fresh process: load a system, run it on a few tokens, and give back the work to measure.
+
+    Args:
+        name, load: Of the original.
+        system_name: `V` and `S` have no plan.
+        what: The plan, or the folder of an exported model, which alone is loaded then.
+        workload, batch: What is read and written.
+    """
+    if isinstance(what, Path):
+        running: Running = PlannedReading(load_plain(str(what), **load).huggingface)
     else:
-        running = planned(source, plan or plan_heads(source, {}), system_name, "", Standing.REFERENCE).open()
-    del source
+        source = load_plain(name, **load)
+        make = {"V": transformers_default, "S": static_cache}.get(system_name)
+        plan = what or plan_heads(source, {})
+        running = (make(source) if make else planned(source, plan, "", "", Standing.REFERENCE)).open()
+        del source
     _prefill_and_decode(running, Workload(16, 2), batch)  # lazy imports, layouts of the weights
     return partial(_prefill_and_decode, running, workload, batch)
 
@@ -221,6 +267,11 @@ def close(running: Mapping[str, Running]) -> None:
     for each in running.values():
         each.forget()
     gc.collect()
+
+
+def devices_of(running: Mapping[str, Running]) -> dict[str, str]:
+    """Where each system computes."""
+    return {name: device_of(each) for name, each in running.items()}
 
 
 def random_prompt(running: Mapping[str, Running], n_tokens: int, seed: int) -> torch.Tensor:

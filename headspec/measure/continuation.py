@@ -4,7 +4,6 @@ Nothing is masked: windows are rings, compressed heads have dropped their keys, 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ WINDOWS_AT_ONCE = 4
 
 def measure_continuation(
     original: Any,
-    running: Running,
+    running: Running | Callable[[Workload], Running],
     tokens: Any,
     workload: Workload,
     *,
@@ -31,6 +30,7 @@ def measure_continuation(
     n_needles: int = 16,
     seed: int = 0,
     step: Callable[[], object] = lambda: None,
+    keep: Callable[[str, Workload, Comparison], object] = lambda kind, workload, found: None,
 ) -> QualityReport:
     """Compare a running system with the original on the tokens that follow a prompt.
 
@@ -39,16 +39,25 @@ def measure_continuation(
 
     Args:
         original: A PlainModel.
-        running: What is compared with it.
+        running: What is compared with it; or what makes it for a workload, where budgets depend on that: text, repeats
+            and needles have each their own.
         tokens: Text, token ids or TokenWindows. Intervals want ten windows or more.
         workload: Prompt and continuation of the text; no longer than its windows.
         n_repeats, n_needles, seed, step: As for `measure_quality`.
+        keep: Called with the kind of each text (`text`, `repeats`, `needles`), its workload, and what was found there,
+            window by window.
 
     Raises:
         TextError: Windows that are too short.
     """
     windows = as_windows(tokens, original)
-    find = partial(compare_continuations, original, running, step=step)
+
+    def find(kind: str, text: ScoredText) -> Comparison:
+        here = Workload(text.n_prompt, text.tokens.shape[1] - text.n_prompt)
+        found = compare_continuations(original, running(here) if callable(running) else running, text, step)
+        keep(kind, here, found)
+        return found
+
     return quality_report(original, windows, find, n_repeats, n_needles, seed, workload)
 
 

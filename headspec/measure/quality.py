@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,7 +17,8 @@ from headspec.measure.compare import Comparison, compare
 from headspec.measure.estimate import Estimate, estimate, increase, mean, perplexity, perplexity_increase
 from headspec.measure.texts import ScoredText, needles_text, repeats_text, scored_text
 from headspec.plan.plan import HeadPlan
-from headspec.plan.workload import Workload
+from headspec.plan.treatments import Compress
+from headspec.plan.workload import Workload, halves
 
 SCHEMA = "headspec.QualityReport/1"
 LEAST_NEEDLE_ACCURACY = 0.5
@@ -114,11 +114,16 @@ def measure_plan(
         tokens: Text, token ids or TokenWindows, not used to choose the plan.
         workload: With one, each window is a prompt, after which compressed heads choose their keys, and its
             continuation, which alone counts; of repeated tokens the first copy is the prompt, of needles all up to the
-            key at the end. Without, a text is all prompt, so compression costs nothing.
+            key at the end. Without, a text is all prompt, of which compressed heads lose nothing: so, if there are
+            any, the first half of each window is taken for the prompt.
         n_repeats, n_needles, seed, step: As for `measure_quality`.
     """
 
-    def find(text: ScoredText) -> Comparison:
+    windows = as_windows(tokens, model)
+    if workload is None and plan.heads(Compress):
+        workload = halves(windows.tokens.shape[1])
+
+    def find(kind: str, text: ScoredText) -> Comparison:
         def treated(window: Tensor) -> Any:
             with apply_plan(model, plan, prompt=text.n_prompt if workload else 0):
                 return model(window)
@@ -127,7 +132,7 @@ def measure_plan(
 
     with apply_plan(model, plan):
         pass  # a plan that cannot be applied is refused before anything is computed
-    return quality_report(model, as_windows(tokens, model), find, n_repeats, n_needles, seed, workload)
+    return quality_report(model, windows, find, n_repeats, n_needles, seed, workload)
 
 
 def measure_quality(
@@ -156,13 +161,17 @@ def measure_quality(
         ModelError: A model that gives no logits, or another vocabulary.
     """
     windows = as_windows(tokens, original)
-    return quality_report(original, windows, partial(compare, original, treated, step=step), n_repeats, n_needles, seed)
+
+    def find(kind: str, text: ScoredText) -> Comparison:
+        return compare(original, treated, text, step)
+
+    return quality_report(original, windows, find, n_repeats, n_needles, seed)
 
 
 def quality_report(
     original: Any,
     windows: TokenWindows,
-    find: Callable[[ScoredText], Comparison],
+    find: Callable[[str, ScoredText], Comparison],
     n_repeats: int,
     n_needles: int,
     seed: int,
@@ -173,7 +182,7 @@ def quality_report(
     Args:
         original: A TransformerBridge or PlainModel.
         windows: The text.
-        find: Compares on one text.
+        find: Compares on one text; its kind is `text`, `repeats` or `needles`.
         n_repeats, n_needles, seed: As for `measure_quality`.
         workload: Of the text, as for `measure_plan`.
     """
@@ -185,7 +194,7 @@ def quality_report(
         "repeats": repeats_text(identity, n_repeats, seed),
         "needles": needles_text(original, windows, n_needles, seed),
     }
-    found = {name: find(text) for name, text in texts.items() if text is not None}
+    found = {kind: find(kind, text) for kind, text in texts.items() if text is not None}
     return QualityReport(
         model=identity.name, text=windows.source, text_digest=windows.digest, n_windows=len(windows.tokens),
         window=windows.tokens.shape[1], seed=seed, **_on_text(found["text"], seed),

@@ -10,6 +10,8 @@ from headspec.rowlog import LogKind, read_rows, read_settings
 
 BENCHMARK = LogKind("headspec.BenchmarkReport/1", "benchmark.json", "bench")
 TABLE = "benchmark.csv"
+SKIPPED = "skipped "
+"""How the keys of cells begin that were left out; a resumed run tries them again."""
 COLUMNS = (
     "part", "system", "standing", "label", "batch", "context", "n_new", "measure", "value", "low", "high", "unit", "n",
     "against", "note",
@@ -32,6 +34,8 @@ MEASURES = {
     "kv_bytes": ("bytes", "what the KV cache holds, all rows, measured in its buffers"),
     "kv_bytes_formula": ("bytes", "the same by the closed formula of the plan"),
     "kv_share": ("share", "mean KV bytes while text is continued, as a share of the full cache's, by formula"),
+    "repeats_kv_share": ("share", "the same for the repeated random tokens"),
+    "needles_kv_share": ("share", "the same for the needles"),
     "weight_bytes": ("bytes", "parameters and buffers, shared ones once"),
     "peak_bytes": ("bytes", "peak memory of prefill and decoding above the loaded model, in a fresh process"),
     "read_bytes_s": ("bytes/s", "memory bandwidth measured in this run"),
@@ -39,6 +43,7 @@ MEASURES = {
     "perplexity": ("", "exp of the mean loss on the continuation"),
     "perplexity_increase": ("share", "relative to the original: 0.02 is 2 % more"),
     "kl": ("nats/token", "KL(original ‖ treated) on the continuation"),
+    "kl_difference": ("nats/token", "KL less that of the system in `against`, on the same windows: below 0 is better"),
     "top1_agreement": ("share", "of tokens at which both find the same one most likely"),
     "repeats_kl": ("nats/token", "KL on the second copy of repeated random tokens"),
     "induction_accuracy": ("share", "of the second copy's tokens that are the most likely one"),
@@ -90,5 +95,7 @@ class BenchmarkReport:
     def load(cls, folder: Path | str) -> "BenchmarkReport":
         """Read the rows in a benchmark's folder, also of an unfinished one."""
         folder = Path(folder)
-        cells = read_rows(folder, BENCHMARK)
-        return cls(read_settings(folder, BENCHMARK), tuple(row for cell in cells for row in cell["rows"]))
+        cells = {cell["key"]: cell for cell in read_rows(folder, BENCHMARK)}
+        for key in [key for key in cells if key.startswith(SKIPPED) and key.removeprefix(SKIPPED) in cells]:
+            del cells[key]  # skipped at first, measured later
+        return cls(read_settings(folder, BENCHMARK), tuple(row for cell in cells.values() for row in cell["rows"]))

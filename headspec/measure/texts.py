@@ -13,6 +13,8 @@ from headspec.load.text import TokenWindows, as_windows
 from headspec.plan.workload import Workload
 from headspec.probe.repeats import repeated_tokens, repeats_for
 
+FRESH = 1000
+"""Added to seeds: repeats and needles that judge are not those that something was chosen on."""
 KEY, VALUE = 4, 4
 """Tokens of a needle: the key, and the value that follows it."""
 

@@ -181,7 +181,7 @@ class HeadPlan:
             "schema": SCHEMA, "about": self.about.to_dict(),
             "treatments": {str(head): str(what) for head, what in self.treatments.items()},
             "fills": hashlib.sha256(vectors).hexdigest(),
-            "certificate": None if self.certificate is None else dict(self.certificate),
+            "certificate": None if self.certificate is None else dict(self.certificate), "certified": self.digest,
         }  # fmt: skip
         try:
             text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -192,7 +192,10 @@ class HeadPlan:
 
     @classmethod
     def load(cls, path: Path | str) -> "HeadPlan":
-        """Read a saved plan; a damaged or foreign file is a RecordError."""
+        """Read a saved plan; a damaged or foreign file is a RecordError.
+
+        One whose treatments were edited by hand has lost its certificate: nobody has judged it.
+        """
         path = _json_path(path)
         try:
             values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
@@ -207,7 +210,9 @@ class HeadPlan:
             fills = {HeadId.parse(name): vector for name, vector in found.items() if not name.endswith(QUERIES)}
             queries = {HeadId.parse(name.removesuffix(QUERIES)): facts for name, facts in found.items()
                        if name.endswith(QUERIES)}  # fmt: skip
-            return cls(PlanAbout(**values["about"]), treatments, fills, values["certificate"], queries)
+            plan = cls(PlanAbout(**values["about"]), treatments, fills, values["certificate"], queries)
+            edited = values.get("certified", plan.digest) != plan.digest
+            return replace(plan, certificate=None) if edited else plan
         except FileNotFoundError as error:
             raise RecordError(f"no plan at {error.filename}: `headspec search MODEL` writes one.") from error
         except HeadspecError as error:

@@ -97,6 +97,8 @@ class PrunedCache(Cache):
             prompt: Columns of the prompt, after which compressed heads choose their keys; 0: those of the first call.
         """
         context, tricks = config.max_position_embeddings, tricks or Tricks()
+        if not isinstance(prompt, int) or not 0 <= prompt <= context:
+            raise ValueError(f"prompt={prompt}: want a number of tokens within the context of {context}; 0 if unknown.")
         expected = min(expected, context)
 
         def make_store(group: HeadGroup, layer: int) -> Store:

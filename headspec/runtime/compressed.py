@@ -49,9 +49,10 @@ class CompressedStore(Store):
     def watch(self, queries: Tensor, facts: QueryFacts | None) -> None:
         """Remember the last queries, for the choice; comes before `attend`."""
         if not self.parts:
-            queries, self.facts = queries[:, :, -self.watched :].detach() if self.watched else queries[:, :, :0], facts
+            self.facts, n_watched = facts, self.watched
+            queries = queries[:, :, max(queries.shape[2] - n_watched, 0) :].detach()
             known = queries if self.queries is None else torch.cat((self.queries, queries), dim=2)
-            self.queries = known[:, :, -self.watched :] if self.watched else known
+            self.queries = known[:, :, max(known.shape[2] - n_watched, 0) :].clone()  # not a view of all that was read
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over all while the prompt is read, over what is kept later."""

@@ -128,6 +128,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         record: bool | None, n_last: int,
     ) -> BaseModelOutputWithPast:  # fmt: skip
         """The end of the prompt, after which compressed heads choose their keys, and then what follows."""
+        self._check_columns(hidden, mask, cache)  # all of it, before anything is read
         seen = cache.get_seq_length() + first
         pieces = ((slice(None, first), slice(None, seen)), (slice(first, None), slice(None)))
         outputs = [
@@ -148,17 +149,13 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
     def _step(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: PrunedCache | None
     ) -> Step:
-        n_new = hidden.shape[1]
-        n_past = 0 if cache is None else cache.get_seq_length()
-        context = self.config.max_position_embeddings
-        if n_past + n_new > context:
-            raise ValueError(f"{n_past + n_new} tokens are more than the model's context of {context}.")
+        n_new, n_past = hidden.shape[1], 0 if cache is None else cache.get_seq_length()
+        real = self._check_columns(hidden, mask, cache)
         if mask is None and cache is None and position_ids is not None and bool((position_ids.diff() != 1).any()):
             raise ValueError(
                 "position_ids jump, as in texts packed into one row: the pruned model cannot keep such texts apart. "
                 "Give each a row of its own, with an attention_mask."
             )
-        real = real_columns(mask, cache, hidden.shape[:2], n_past)
         if cache is not None:
             cache.real = real
         if position_ids is None:
@@ -166,6 +163,14 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         rotation = self.rotary_emb(hidden, position_ids=position_ids)
         frequencies = self.rotary_emb.inv_freq
         return Step(n_past, n_new, real, rotation, hidden.device, self.tricks, frequencies)
+
+    def _check_columns(self, hidden: Tensor, mask: Tensor | None, cache: PrunedCache | None) -> Tensor | None:
+        """Which columns are real, if the new ones fit into the context and the mask covers them."""
+        n_past = 0 if cache is None else cache.get_seq_length()
+        n_total, context = n_past + hidden.shape[1], self.config.max_position_embeddings
+        if n_total > context:
+            raise ValueError(f"{n_total} tokens are more than the model's context of {context}.")
+        return real_columns(mask, cache, hidden.shape[:2], n_past)
 
     @staticmethod
     def _check(input_ids: Any, inputs_embeds: Any, cache: Any, output_attentions: bool | None) -> None:

@@ -66,17 +66,16 @@ class SnapKV:
 
 
 class ExpectedAttention:
-    """Expected attention (Devoto et al. 2025, kvpress): the keys to which queries to come will attend.
+    """Expected attention (after Devoto et al. 2025, kvpress): the keys to which queries to come will attend.
 
-    Queries are taken as Gaussian, N(μ, Σ) before rotation, from a probe; the rotation is averaged over the next 512
-    positions, R̄. A key's expected weight is exp(μ'ᵀk/√d + kᵀΣ'k/(2d)) with μ' = R̄μ and Σ' = R̄ΣR̄ᵀ, and counts as
+    kvpress estimates μ and Σ from the hidden states of the prompt itself; here they come from a probe of other text,
+    once for all prompts. Queries are taken as Gaussian, N(μ, Σ) before rotation; the rotation is averaged over the next
+    512 positions, R̄. A key's expected weight is exp(μ'ᵀk/√d + kᵀΣ'k/(2d)) with μ' = R̄μ and Σ' = R̄ΣR̄ᵀ, and counts as
     much as ‖v W_O‖. Dimensions that are not rotated (Pythia rotates a quarter) stay as they are.
     """
 
     observed = 0
     horizon = 512
-    floor = 0.0
-    """Added to every weight, so that a large value counts even where little attention is expected."""
 
     def protected(self, budget: int) -> int:
         """Nothing but the sinks: the average rotation knows what is near."""
@@ -91,8 +90,7 @@ class ExpectedAttention:
         covariance = turn @ facts.query_covariance.float() @ turn.T
         expected = (keys @ mean[:, :, None])[..., 0] * d_head**-0.5
         expected = expected + ((keys @ covariance) * keys).sum(-1) / (2 * d_head)
-        weight = expected.softmax(-1) + self.floor
-        return weight * ((values @ facts.output_gram.float()) * values).sum(-1).clamp(min=0).sqrt()
+        return expected.softmax(-1) * ((values @ facts.output_gram.float()) * values).sum(-1).clamp(min=0).sqrt()
 
 
 class Streaming:

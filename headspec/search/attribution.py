@@ -15,7 +15,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from headspec.errors import HeadspecError
+from headspec.errors import HeadspecError, ModelError
 from headspec.load.identity import identify
 from headspec.load.plain import as_plain
 from headspec.measure.texts import ScoredText, scored_text
@@ -56,6 +56,7 @@ def attribute_heads(
 
     Raises:
         HeadspecError: A treatment without its profile, or compression of a text that is not continued.
+        ModelError: Compression of another model than a GPT-NeoX.
     """
     if n_samples < 1:
         raise HeadspecError(f"n_samples={n_samples}: want 1 or more.")
@@ -90,8 +91,8 @@ class _Changes:
             if isinstance(what, Remove):
                 fills = [[fill_vector(head, Fill(what.fill), about, profile) for head in row] for row in heads]
                 self.fills[what] = torch.from_numpy(np.array(fills)).to(layers.device)
-            elif isinstance(what, Compress) and not prompt:
-                raise HeadspecError(f"{what}: only what follows a prompt suffers from it: give a continued text.")
+            elif isinstance(what, Compress):
+                _check_compression(what, layers, prompt)
         needed = any(isinstance(what, Compress) and what.needs_queries for what in treatments)
         self.queries = [{head.head: query_facts(head, profile) for head in row} for row in heads] if needed else None
 
@@ -107,6 +108,17 @@ class _Changes:
         assert isinstance(what, Window | Compress)
         queries = None if self.queries is None else self.queries[layer]
         return self.layers.z(layer, residual, given, what, self.prompt, queries)
+
+
+def _check_compression(what: Compress, layers: LayerWise, prompt: int) -> None:
+    kind = layers.model.huggingface.config.model_type
+    if kind != "gpt_neox":
+        raise ModelError(
+            f"{what}: headspec compresses heads of GPT-NeoX models (Pythia) only, not of {layers.model.name} ({kind}). "
+            "Removing heads and windows work."
+        )
+    if not prompt:
+        raise HeadspecError(f"{what}: only what follows a prompt suffers from it: give a continued text.")
 
 
 def _of_window(

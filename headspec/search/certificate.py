@@ -7,6 +7,7 @@ import numpy as np
 
 from headspec.load.plain import PlainModel
 from headspec.measure.quality import measure_plan
+from headspec.measure.texts import FRESH
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
 from headspec.plan.treatments import Compress, Remove, Window
@@ -15,9 +16,6 @@ from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
 from headspec.search.cases import matched_random
 from headspec.search.evaluate import Evaluator
-
-FRESH = 1000
-"""Added to the seeds: repeated tokens of a certificate are not those a plan was chosen on."""
 
 
 def certify(

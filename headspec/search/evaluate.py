@@ -24,7 +24,10 @@ LEAST_INDUCTION = 0.1
 class Evaluator:
     """Holds what all plans share: the original's predictions, and the texts on their way into the first layer."""
 
-    def __init__(self, model: Any, tokens: Any, n_repeats: int, seed: int, workload: Workload | None = None) -> None:
+    def __init__(
+        self, model: Any, tokens: Any, n_repeats: int, seed: int, workload: Workload | None = None,
+        decode_ms: Callable[[HeadPlan], float | None] = lambda plan: None,
+    ) -> None:  # fmt: skip
         """Prepare.
 
         Args:
@@ -34,6 +37,7 @@ class Evaluator:
             seed: Draws them.
             workload: With one, the first tokens of each window are the prompt, after which compressed heads choose
                 their keys, and only what follows counts; of repeated tokens the first copy is the prompt.
+            decode_ms: Estimates the time per token under a plan.
         """
         self.model, self.seed, self.workload = as_plain(model), seed, workload
         texts = [scored_text(self.model, tokens, workload), repeats_text(self.model.identity, n_repeats, seed)]
@@ -42,7 +46,7 @@ class Evaluator:
         with torch.no_grad():
             self.streams = [Stream(layers, text, continued=workload is not None) for text in self.texts]
         self.n_measured = 0
-        self.decode_ms = _decode_time(self.model, workload)
+        self.decode_ms = decode_ms
 
     def measure(self, plan: HeadPlan) -> Point:
         """Measure one plan."""
@@ -69,15 +73,16 @@ class Evaluator:
         )
 
 
-def _decode_time(model: PlainModel, workload: Workload | None) -> Callable[[HeadPlan], float | None]:
-    """The least time per token under a plan, by the roofline."""
+def decode_time(model: PlainModel, workload: Workload | None) -> Callable[[HeadPlan], float | None]:
+    """The least time per token under a plan, by the roofline of this machine, which is measured here."""
     config, known = model.huggingface.config, model.identity
     d_mlp = getattr(config, "intermediate_size", None)
     if d_mlp is None:
         return lambda plan: None
-    rates = measure_rates(known.device)
+    parameter = next(model.huggingface.parameters())
+    rates = measure_rates(known.device, parameter.dtype)
     used = workload or Workload(known.context)
-    width = next(model.huggingface.parameters()).element_size()
+    width = parameter.element_size()
     return lambda plan: plan_decode_ms(
         plan, d_mlp, config.vocab_size, 1, used.n_prompt, rates, bytes_per_number=width, n_new=used.n_new
     )

@@ -18,7 +18,7 @@ from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
 from headspec.search.certificate import certify
 from headspec.search.choose import Search, check_evaluations
-from headspec.search.evaluate import Evaluator
+from headspec.search.evaluate import Evaluator, decode_time
 from headspec.search.point import Point, pareto_front
 
 TREATMENTS = ("mean", "window:3", "window:4", "window:8", "window:16", "window:32", "window:64")
@@ -34,7 +34,8 @@ def compress_treatments(workload: Workload, policy: str = "expected_attention") 
 'compress:expected_attention:48:latest24')
     """
     budgets = [round(share * workload.mean_keys) for share in COMPRESS_SHARES]
-    return tuple(f"compress:{policy}:{budget}:latest{budget // 2}" for budget in budgets if budget > 1)
+    latest = {budget: "" if policy == "streaming" else f":latest{budget // 2}" for budget in budgets}
+    return tuple(f"compress:{policy}:{budget}{latest[budget]}" for budget in budgets if budget > 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ def search_plan(
     allowed = [parse_treatment(what) for what in treatments]
     if workload is None and any(isinstance(what, Compress) for what in allowed):
         workload = halves(as_windows(select, plain).tokens.shape[1])
-    evaluator = Evaluator(plain, select, n_repeats, 0, workload)
+    evaluator = Evaluator(plain, select, n_repeats, 0, workload, decode_time(plain, workload))
     stage("forecasting the damage of every treatment")
     search = Search(evaluator, budget, profile, free, allowed)
     stage(f"measuring plans on {evaluator.texts[0].name}")

@@ -10,7 +10,7 @@ EQUAL_BYTES = 0.1
 """Systems hold as many bytes as another if theirs differ by this share of the other's at most."""
 NO_BASELINE = "It beats no baseline at equal bytes."
 BASES = ("S", "P0")
-ONE = Estimate(1.0, 1.0, 1.0)
+ONE, ZERO = Estimate(1.0, 1.0, 1.0), Estimate(0.0, 0.0, 0.0)
 
 
 def headlines(numbers: Numbers) -> list[tuple[Entrant, str]]:
@@ -86,8 +86,11 @@ def _beside_baselines(numbers: Numbers, entrant: Entrant) -> Iterator[str]:
         return
     found: dict[int, list[str]] = {-1: [], 0: [], 1: []}
     for rival in rivals:
+        difference = numbers.at(QUALITY, entrant.name, "kl_difference", rival.name)  # on the same windows: sees more
         kl = numbers.at(QUALITY, rival.name, "kl")
-        if kl is not None:
+        if difference is not None:
+            found[_order(difference, ZERO)].append(rival.name)
+        elif kl is not None:
             found[_order(own, kl)].append(rival.name)
     words = {-1: "lower than that of", 0: "not to be told from that of", 1: "higher than that of"}
     parts = [f"{how} {', '.join(found[order])}" for order, how in words.items() if found[order]]

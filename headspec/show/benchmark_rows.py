@@ -113,7 +113,7 @@ def _place(row: Mapping[str, Any]) -> Place:
 
 
 def _against(row: Mapping[str, Any]) -> str | None:
-    return row["against"] if row["measure"].startswith("speedup") else None
+    return row["against"] if row["measure"].startswith("speedup") or row["measure"] == "kl_difference" else None
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate | None:

@@ -4,6 +4,7 @@ Each has a file of its own here. A method may leave something open, such as how 
 then it names several treatments, and the benchmark takes the one that does least harm on other text.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,12 +58,14 @@ class Baseline:
 def bounded(keys: int, workload: Workload) -> int:
     """The budget under which a head holds so many keys in the mean: more than those, if the prompt does not fill it.
 
-    >>> bounded(225, Workload(100, 300))
-    272
+    >>> bounded(14, Workload(10, 10))  # 11 + 12 + 13 + 14 + 6 × 15 keys are 14 in the mean
+    15
     """
-    budgets = range(keys, workload.n_total)
-    held = (mean_keys_held(Window(budget, sinks=0), workload) for budget in budgets)
-    return next((budget for budget, mean in zip(budgets, held, strict=True) if mean >= keys - 0.5), workload.n_total)
+
+    def held(budget: int) -> float:
+        return mean_keys_held(Window(budget, sinks=0), workload)
+
+    return keys + bisect_left(range(keys, workload.n_total), keys - 0.5, key=held)
 
 
 def compressed(policy: str, suffix: str = "") -> Callable[[int, Workload], list[str]]:

@@ -3,7 +3,7 @@
 from headspec.measure.systems.baseline import Baseline, compressed
 
 EXPECTED_ATTENTION = Baseline(
-    "expected attention", "every head keeps the keys that queries to come are expected to attend to",
+    "expected attention", "every head keeps the keys that queries to come should attend to, as a probe of text knows",
     compressed("expected_attention"), needs_queries=True,
 )  # fmt: skip
 ADA_EXPECTED_ATTENTION = Baseline(

@@ -42,6 +42,7 @@ def exported(
         name=folder_name(str(folder)), label=f"exported model {folder}",
         standing=Standing.CERTIFIED if plan.certificate else Standing.HYPOTHETICAL,
         open=lambda: PlannedReading(load_plain(str(folder), device=place, dtype=kind).huggingface), plan=plan,
+        folder=folder,
     )  # fmt: skip
 
 

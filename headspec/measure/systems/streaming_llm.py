@@ -4,23 +4,9 @@ Keys stay rotated by where they stood in the text; the paper counts positions an
 for texts beyond the model's context.
 """
 
-from headspec.errors import HeadspecError
-from headspec.load.plain import PlainModel
 from headspec.measure.systems.baseline import Baseline, bounded
-from headspec.measure.systems.planned import planned
-from headspec.measure.systems.system import Standing, System
-from headspec.plan.make import about_of, plan_heads
 from headspec.plan.treatments import SINKS, Window
 from headspec.plan.workload import Workload
-
-
-def streaming_llm(source: PlainModel, keys: int, sinks: int = SINKS) -> System:
-    """Every head holds `keys` keys: `sinks` of the first tokens, and the latest."""
-    if not 0 <= sinks < keys:
-        raise HeadspecError(f"StreamingLLM with {keys} keys, {sinks} of them sinks: want 1 or more beside the sinks.")
-    plan = plan_heads(source, dict.fromkeys(about_of(source).heads, Window(keys - sinks, sinks)))
-    label = f"StreamingLLM: every head keeps the first {sinks} keys and the latest {keys - sinks}"
-    return planned(source, plan, f"StreamingLLM {keys}", label, Standing.BASELINE)
 
 
 def _windows(keys: int, workload: Workload) -> list[str]:
@@ -37,6 +23,6 @@ def _after_the_prompt(keys: int, workload: Workload) -> list[str]:
 
 STREAMING_LLM = Baseline("StreamingLLM", "every head sees the first keys and the latest", _windows)
 STREAMING_LLM_DENSE = Baseline(
-    "StreamingLLM, dense prefill", "every head reads the prompt whole, then keeps the first keys and the latest",
+    "StreamingLLM dense", "every head reads the prompt whole, then keeps the first keys and the latest",
     _after_the_prompt,
 )  # fmt: skip

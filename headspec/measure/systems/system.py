@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -69,3 +70,5 @@ class System:
     """Makes it ready. What was not cut is shared with the original; every call makes a model of its own."""
     plan: HeadPlan | None = None
     """What is done with the heads; None where transformers runs the original."""
+    folder: Path | None = None
+    """Of an exported model."""
