@@ -50,6 +50,7 @@ def bench(
     contexts: Annotated[str | None, option("Tokens in the cache while decoding: 2000.")] = None,
     prompts: Annotated[str | None, option("Lengths of prompts whose reading is timed: 2048.")] = None,
     new_tokens: Annotated[int | None, option("Tokens decoded in a cell, two of which warm up.")] = None,
+    openings: Annotated[int | None, option("Times systems are opened anew for a decode cell.")] = None,
     rounds: Annotated[int | None, option("Times a prompt is read.")] = None,
     workload: Annotated[str | None, option("Prompt and continuation on which quality is judged: 256+256.")] = None,
     memory_batch: Annotated[
@@ -164,7 +165,10 @@ def _grid(chosen: Any, context: int) -> "Grid":
     given: dict[str, Any] = {
         name: _numbers(f"--{name}", text) if text else () for name, text in lists.items() if text is not None
     }
-    numbers = {"n_new": chosen.new_tokens, "rounds": chosen.rounds, "memory_batch": chosen.memory_batch}
+    numbers = {
+        "n_new": chosen.new_tokens, "openings": chosen.openings, "rounds": chosen.rounds,
+        "memory_batch": chosen.memory_batch,
+    }  # fmt: skip
     given |= {name: value for name, value in numbers.items() if value is not None}
     grid = QUICK if chosen.quick else Grid()
     if chosen.new_tokens is not None:

@@ -1,6 +1,6 @@
 """The benchmark: cell by cell, every finished cell on disk at once, so that a killed run can go on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,10 @@ class Grid:
     """Tokens in the cache while tokens are decoded."""
     prompts: tuple[int, ...] = (2048,)
     """Lengths of the prompts whose reading is timed, one at a time."""
-    n_new: int = 26
-    """Tokens decoded in a cell, two of which warm up."""
+    n_new: int = 14
+    """Tokens decoded in a cell for each opening, two of which warm up."""
+    openings: int = 3
+    """Times the systems are opened anew for a decode cell, so that ratios' intervals know how much that changes."""
     rounds: int = 5
     """Times a prompt is read."""
     workload: Workload = field(default_factory=lambda: Workload(256, 256))
@@ -74,16 +76,17 @@ class Grid:
         if beyond:
             raise HeadspecError(f"{'; '.join(beyond)}: beyond the model's context of {context}. Take shorter ones.")
         counts = (self.memory_batch, self.n_repeats, self.n_needles)
-        least = min((*self.batches, *self.contexts, *self.prompts, self.rounds, self.workload.n_new))
+        least = min((*self.batches, *self.contexts, *self.prompts, self.rounds, self.openings, self.workload.n_new))
         if self.n_new < 4 or least < 1 or min(counts) < 0:
             raise HeadspecError(
-                f"{self}: want batches, lengths and rounds of 1 or more, 4 new tokens, counts of 0 or more."
+                f"{self}: want batches, lengths, rounds and openings of 1 or more, 4 new tokens, counts of 0 or more."
             )
 
 
 QUICK = Grid(
-    batches=(1,), memory_batch=0, contexts=(500,), prompts=(512,), n_new=26, rounds=7, n_repeats=4, n_needles=8
-)
+    batches=(1,), memory_batch=0, contexts=(500,), prompts=(512,), n_new=26, openings=1, rounds=7, n_repeats=4,
+    n_needles=8,
+)  # fmt: skip
 
 
 def run_benchmark(
@@ -137,13 +140,16 @@ def run_benchmark(
         rows = [cell.skipped(why)] if why else list(find())
         if cell.words:
             stage(f"NOISY {cell.name}: {len(cell.words)} of {len(run.timed)} systems; {cell.words[0]}")
-        finished = [{name: plain(value) for name, value in (row | machine).items()} for row in rows]
-        log.append({"key": SKIPPED * bool(why) + cell.name, "rows": finished, "windows": cell.windows})
-    finished = [row | machine for row in paired_rows(contenders, log.finished, seed)]
-    log.append({"key": PAIRED, "rows": finished})
+        log.append({"key": SKIPPED * bool(why) + cell.name, "rows": _finished(rows, machine), "windows": cell.windows})
+    log.append({"key": PAIRED, "rows": _finished(paired_rows(contenders, log.finished, seed), machine)})
     report = BenchmarkReport.load(folder)
     report.save_csv(folder / TABLE)
     return report
+
+
+def _finished(rows: Iterable[Row], machine: Row) -> list[Row]:
+    """Rows with the machine, for JSON."""
+    return [{name: plain(value) for name, value in (row | machine).items()} for row in rows]
 
 
 def settings_of(
@@ -197,7 +203,7 @@ class _Run:
         for batch in grid.batches:
             for n_tokens in grid.contexts:
                 cell = Cell("decode", batch, n_tokens, grid.n_new)
-                yield cell, partial(decode_rows, cell, timed, self.rates, self.seed)
+                yield cell, partial(decode_rows, cell, timed, self.rates, grid.openings, self.seed)
         if grid.memory_batch and grid.contexts:
             cell = Cell("memory", grid.memory_batch, max(grid.contexts), grid.n_new)
             yield cell, partial(memory_rows, cell, self.source, timed, self.load)

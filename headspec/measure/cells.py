@@ -26,7 +26,7 @@ from headspec.measure.systems.static_cache import static_cache
 from headspec.measure.systems.system import Running, Standing, System
 from headspec.measure.systems.transformers_default import transformers_default
 from headspec.measure.texts import FRESH
-from headspec.measure.timing import noise, ratio
+from headspec.measure.timing import noise, ratio_over_openings
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import kv_bytes_held, plan_size
@@ -82,19 +82,27 @@ class Cell:
         }  # fmt: skip
 
 
-def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, seed: int) -> Iterator[Row]:
-    """TPOT, throughput, speed-ups, KV bytes and roofline of every system, token by token in turns."""
+def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, openings: int, seed: int) -> Iterator[Row]:
+    """TPOT, throughput, speed-ups, KV bytes and roofline of every system, token by token in turns.
+
+    Systems are opened anew several times, so that intervals know how much that changes.
+    """
     assert cell.context is not None
     assert cell.n_new is not None
     assert cell.batch is not None
-    systems, running = opened(contenders, Workload(cell.context, cell.n_new))
-    laps = time_decode(running, random_prompt(running, cell.context, seed), cell.batch, cell.n_new - WARMUP,
-                       warmup=WARMUP, seed=seed)  # fmt: skip
+    found: list[Laps] = []
+    running: dict[str, Running] = {}
+    for _ in range(openings):
+        close(running)
+        systems, running = opened(contenders, Workload(cell.context, cell.n_new))
+        prompt = random_prompt(running, cell.context, seed)
+        found.append(time_decode(running, prompt, cell.batch, cell.n_new - WARMUP, warmup=WARMUP, seed=seed))
     held = {name: each.kv_bytes for name, each in running.items()}
     bounds = {name: decode_bound_ms(each.model, cell.batch, held[name], rates) for name, each in running.items()}
-    yield from _times(cell, systems, laps, "tpot", bounds, devices_of(running), seed)
+    yield from _times(cell, systems, found, "tpot", bounds, devices_of(running), seed)
     for name, system in systems.items():
-        yield cell.row(system, "throughput", throughput(laps[name], cell.batch))
+        laps = [lap for laps in found for lap in laps[name]]
+        yield cell.row(system, "throughput", throughput(laps, cell.batch))
         yield cell.row(system, "kv_bytes", held[name])
         yield cell.row(system, "kv_bytes_formula", _formula_bytes(system, running[name].model, cell))
         plan = _plan_of(system, running[name].model)
@@ -110,7 +118,7 @@ def prefill_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, roun
     prompt = random_prompt(running, cell.context, seed).expand(cell.batch, -1)
     laps = time_prefill(running, prompt, rounds)
     bounds = {name: _prefill_bound(system, running[name].model, cell, rates) for name, system in systems.items()}
-    yield from _times(cell, systems, laps, "ttft", bounds, devices_of(running), seed)
+    yield from _times(cell, systems, [laps], "ttft", bounds, devices_of(running), seed)
     close(running)
 
 
@@ -134,10 +142,11 @@ def _formula_bytes(system: System, model: Any, cell: Cell) -> int:
 
 
 def _times(
-    cell: Cell, systems: Mapping[str, System], laps: Laps, word: str, bounds: Mapping[str, float],
+    cell: Cell, systems: Mapping[str, System], openings: Sequence[Laps], word: str, bounds: Mapping[str, float],
     devices: Mapping[str, str], seed: int,
 ) -> Iterator[Row]:  # fmt: skip
     """Times, bounds and ratios."""
+    laps = {name: [lap for found in openings for lap in found[name]] for name in systems}
     cell.words.extend(f"{name}: {found}" for name in systems if (found := noise(laps[name], devices[name])))
     for name, system in systems.items():
         times, on_cpu = summary(laps[name]), devices[name] == "cpu"
@@ -152,8 +161,10 @@ def _times(
             yield cell.row(system, "pruning_bound", pruning_bound(bounds["P0"], bounds[name]), against="P0")
         for base in (base for base in REFERENCES if base in laps and base != name):
             for measure, kind in (("speedup", "wall_ms"), ("speedup_cpu", "cpu_ms"))[: 2 if on_cpu else 1]:
-                before, own = ([getattr(lap, kind) for lap in laps[who]] for who in (base, name))
-                yield cell.row(system, measure, ratio(before, own, seed), n=n, against=base)
+                before, own = (
+                    [[getattr(lap, kind) for lap in found[who]] for found in openings] for who in (base, name)
+                )
+                yield cell.row(system, measure, ratio_over_openings(before, own, seed), n=n, against=base)
 
 
 def quality_rows(

@@ -6,13 +6,16 @@ No model: `speed.py` knows what is worth timing.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import exp
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 
 from headspec.errors import HeadspecError
-from headspec.measure.estimate import Estimate, Statistic, estimate
+from headspec.measure.estimate import CONFIDENCE, Estimate, Statistic, estimate
 
 SPREAD = 0.15
 """Interquartile range over median from which times are called noisy. A quiet machine stays below 5 %."""
@@ -78,6 +81,24 @@ def ratio(base_ms: Sequence[float], own_ms: Sequence[float], seed: int = 0) -> E
     if not (np.minimum(base, own) > 0).all():
         raise HeadspecError("a time of zero: the work is too short for this clock; time more of it at once.")
     return estimate(median_ratio, base, own, seed=seed)
+
+
+def ratio_over_openings(
+    base_ms: Sequence[Sequence[float]], own_ms: Sequence[Sequence[float]], seed: int = 0
+) -> Estimate:
+    """The same where both were opened anew several times, with one sequence of rounds each.
+
+    Where weights and caches come to lie in memory makes a run faster or slower as a whole, which no round of it shows.
+    So the interval is the wider of two: that of all rounds, and Student's of the logarithms of each opening's ratio.
+    """
+    together = ratio(list(chain(*base_ms)), list(chain(*own_ms)), seed)
+    if len(base_ms) < 2:
+        return together
+    pairs = zip(base_ms, own_ms, strict=True)
+    logs = np.log([median_ratio(np.asarray(base, float), np.asarray(own, float)) for base, own in pairs])
+    reach = float(student.ppf(0.5 + CONFIDENCE / 2, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5)
+    value = together.value
+    return Estimate(value, min(together.low, value * exp(-reach)), max(together.high, value * exp(reach)))
 
 
 def median_ratio(base: np.ndarray, own: np.ndarray, axis: int = -1) -> Statistic:

@@ -135,13 +135,14 @@ def test_one_head_is_singular(plan: HeadPlan) -> None:
 
 def test_a_twin_says_that_it_has_no_windows(plan: HeadPlan) -> None:
     text = card(plan, twin=True)
-    assert "cannot hold windows" in text
+    assert "The plan also gives a window to some (" in text
+    assert "this dense twin cannot" in text
     assert "| windowed in the plan, whole here |" in text
     assert "not faster" in text
 
 
 def test_a_twin_without_windows_says_nothing_of_them(plan: HeadPlan) -> None:
-    assert "cannot hold windows" not in card(plan.only(["L0H0"]), twin=True)
+    assert "this dense twin cannot" not in card(plan.only(["L0H0"]), twin=True)
 
 
 # What it costs

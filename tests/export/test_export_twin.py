@@ -117,7 +117,8 @@ def test_a_source_without_attention_biases_keeps_its_configuration() -> None:
 
 
 def test_windows_in_the_plan_give_a_warning(model: PlainModel, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="a dense twin cannot hold windows: the 2 windowed heads see every key"):
+    said = "a dense twin cannot hold windows or compressed caches: the 2 windowed and 0 compressed heads see every key"
+    with pytest.warns(UserWarning, match=said):
         export_model(model, plan_of(model), tmp_path / "o", to="dense-twin")
 
 
