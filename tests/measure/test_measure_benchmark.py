@@ -29,7 +29,7 @@ from headspec.plan.size import kv_bytes_held, plan_size
 from headspec.plan.workload import Workload
 from headspec.rowlog import LOG
 
-GRID = Grid(batches=(1, 2), memory_batch=0, contexts=(40, 60), prompts=(33,), n_new=6, rounds=2,
+GRID = Grid(batches=(1, 2), memory_batch=0, contexts=(40, 60), prompts=(33,), n_new=6, openings=1, rounds=2,
             workload=Workload(40, 40), n_repeats=2, n_needles=2)  # fmt: skip
 SMALL = replace(GRID, batches=(1,), contexts=(40,), n_repeats=0, n_needles=0)
 TEXT = TokenWindows(ids(2), "ids")
@@ -287,10 +287,10 @@ def measures_nothing(*_: Any) -> Any:
         ({"prompts": (128, 129)}, "a prompt of 129 tokens: beyond"),
         ({"workload": Workload(100, 29)}, r"text of 100 \+ 29 tokens: beyond"),
         ({"contexts": (200,), "prompts": (201,)}, "a context of 200 .*; a prompt of 201 tokens: beyond"),
-        ({"n_new": 3}, "4 new tokens"), ({"rounds": 0}, "rounds of 1 or more"), ({"batches": (1, 0)}, "want batches"),
-        ({"contexts": (0,)}, "lengths and rounds of 1"), ({"prompts": (-1,)}, "lengths and rounds of 1"),
+        ({"n_new": 3}, "4 new tokens"), ({"rounds": 0}, "rounds and openings of 1 or more"), ({"batches": (1, 0)}, "want batches"),
+        ({"contexts": (0,)}, "lengths, rounds and openings of 1"), ({"prompts": (-1,)}, "lengths, rounds and openings of 1"),
         ({"memory_batch": -1}, "counts of 0 or more"), ({"n_needles": -1}, "counts of 0 or more"),
-        ({"workload": Workload(40)}, "lengths and rounds of 1"),
+        ({"workload": Workload(40)}, "lengths, rounds and openings of 1"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_measured_is_refused_before_anything_is(
@@ -321,12 +321,12 @@ def test_two_systems_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_by_hand_the_default_grid_within_a_context_of_512() -> None:
     grid = Grid().within(512)
-    assert (grid.contexts, grid.prompts, grid.n_new, grid.workload) == ((486,), (512,), 26, Workload(256, 256))
+    assert (grid.contexts, grid.prompts, grid.n_new, grid.workload) == ((498,), (512,), 14, Workload(256, 256))
 
 
 def test_by_hand_the_default_grid_within_a_context_of_64() -> None:
     grid = Grid(contexts=(20, 2000, 3000)).within(64)
-    assert (grid.contexts, grid.prompts, grid.n_new, grid.workload) == ((20, 48), (64,), 16, Workload(32, 32))
+    assert (grid.contexts, grid.prompts, grid.n_new, grid.workload) == ((20, 50), (64,), 14, Workload(32, 32))
 
 
 def test_within_a_large_context_a_grid_stays_as_it_is() -> None:

@@ -19,7 +19,7 @@ from headspec.plan.make import plan_heads
 from headspec.plan.workload import Workload
 from headspec.probe.collect import probe_heads
 
-GRID = Grid(batches=(1, 2), memory_batch=0, contexts=(40, 60), prompts=(33,), n_new=6, rounds=2,
+GRID = Grid(batches=(1, 2), memory_batch=0, contexts=(40, 60), prompts=(33,), n_new=6, openings=1, rounds=2,
             workload=Workload(40, 40), n_repeats=2, n_needles=2)  # fmt: skip
 RATES = Rates(1e10, 1e11)
 

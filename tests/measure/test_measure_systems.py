@@ -16,13 +16,11 @@ from headspec.load.plain import PlainModel
 from headspec.measure.systems.exported import exported
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.static_cache import static_cache
-from headspec.measure.systems.streaming_llm import streaming_llm
 from headspec.measure.systems.system import Running, Standing, System
 from headspec.measure.systems.transformers_default import transformers_default
 from headspec.measure.systems.unpruned import unpruned
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
-from headspec.plan.treatments import Window
 
 REFERENCES: dict[str, Callable[[PlainModel], System]] = {
     "V": transformers_default, "S": static_cache, "P0": unpruned,
@@ -163,24 +161,6 @@ def test_a_pruned_model_is_no_reference(name: str, tiny_plain: PlainModel) -> No
     pruned = PlainModel(by_plan(tiny_plain).open().model, "tiny")
     with pytest.raises(ModelError, match="exported, pruned one, which cannot be"):
         REFERENCES[name](pruned).open()
-
-
-def test_streaming_llm_gives_every_head_the_same_number_of_keys(tiny_plain: PlainModel) -> None:
-    plan = streaming_llm(tiny_plain, 12, sinks=3).plan
-    assert plan is not None
-    assert [plan[head] for head in plan.about.heads] == [Window(9, 3)] * 8
-
-
-def test_streaming_llm_holds_as_many_keys_as_it_was_told(tiny_plain: PlainModel, tiny_ids: Tensor) -> None:
-    running = streaming_llm(tiny_plain, 12).open()
-    read_in(running, tiny_ids, 25, 15)
-    assert running.kv_bytes == 3 * 12 * COLUMN
-
-
-@pytest.mark.parametrize(("keys", "sinks"), [(4, 4), (0, 0), (5, -1)])
-def test_streaming_llm_wants_a_key_beside_the_sinks(tiny_plain: PlainModel, keys: int, sinks: int) -> None:
-    with pytest.raises(HeadspecError, match=f"StreamingLLM with {keys} keys, {sinks} of them sinks: want 1 or more"):
-        streaming_llm(tiny_plain, keys, sinks)
 
 
 # What all share.
