@@ -18,7 +18,7 @@ from headspec.measure.compare import Comparison
 from headspec.measure.contenders import Contender
 from headspec.measure.continuation import measure_continuation
 from headspec.measure.estimate import Estimate, estimate, increase
-from headspec.measure.memory import peak_memory, weight_bytes
+from headspec.measure.memory import peak_memory, peak_of, weight_bytes
 from headspec.measure.report import COLUMNS, MEASURES
 from headspec.measure.speed import Laps, device_of, summary, throughput, time_decode, time_prefill
 from headspec.measure.systems.planned import PlannedReading, planned
@@ -212,11 +212,18 @@ def paired_rows(contenders: Sequence[Contender], cells: Mapping[str, Mapping[str
 def memory_rows(
     cell: Cell, source: PlainModel, contenders: Sequence[Contender], load: Mapping[str, Any]
 ) -> Iterator[Row]:
-    """Peak memory of every system above its weights, each in a fresh process that loads the original by name."""
+    """Peak memory of every system above its weights, each in a fresh process that loads the original by name.
+
+    A system that is alone in this process is measured here: its weights may not fit into memory twice.
+    """
     assert cell.context is not None
     assert cell.batch is not None
     workload = Workload(cell.context, cell.n_new or 0)
-    device = source.identity.device
+    device = "cpu" if source.identity.device == "meta" else source.identity.device
+    if len(contenders) == 1:
+        system = contenders[0].make(workload)
+        yield cell.row(system, "peak_bytes", peak_of(_warm(system.open(), workload, cell.batch), device))
+        return
     for contender in contenders:
         system = contender.make(workload)
         job = (source.name, dict(load), contender.name, system.folder or system.plan, workload, cell.batch)
@@ -245,7 +252,12 @@ def prepare(
         plan = what or plan_heads(source, {})
         running = (make(source) if make else planned(source, plan, "", "", Standing.REFERENCE)).open()
         del source
-    _prefill_and_decode(running, Workload(16, 2), batch)  # lazy imports, layouts of the weights
+    return _warm(running, workload, batch)
+
+
+def _warm(running: Running, workload: Workload, batch: int) -> Callable[[], None]:
+    """Run a system on a few tokens (lazy imports, layouts of the weights); gives back what is to be measured."""
+    _prefill_and_decode(running, Workload(16, 2), batch)
     return partial(_prefill_and_decode, running, workload, batch)
 
 

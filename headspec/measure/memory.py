@@ -150,14 +150,14 @@ def _in_child(answer: Connection, device: str, threads: int, job: Callable[..., 
     """Load, measure, and send back the bytes, or what went wrong."""
     try:
         torch.set_num_threads(threads)
-        answer.send(_peak_of(job(*args), device))
+        answer.send(peak_of(job(*args), device))
     except BaseException as error:
         with suppress(OSError):
             answer.send(f"{type(error).__name__}: {error}")
 
 
-def _peak_of(work: Work, device: str) -> int:
-    """Peak bytes while `work` runs, above those before."""
+def peak_of(work: Work, device: str) -> int:
+    """Peak bytes while `work` runs in this process, above those before; meant for a fresh one, see `peak_memory`."""
     gc.collect()
     give_back_free_memory()
     if device.startswith("cuda"):

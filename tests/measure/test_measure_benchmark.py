@@ -287,10 +287,10 @@ def measures_nothing(*_: Any) -> Any:
         ({"prompts": (128, 129)}, "a prompt of 129 tokens: beyond"),
         ({"workload": Workload(100, 29)}, r"text of 100 \+ 29 tokens: beyond"),
         ({"contexts": (200,), "prompts": (201,)}, "a context of 200 .*; a prompt of 201 tokens: beyond"),
-        ({"n_new": 3}, "4 new tokens"), ({"rounds": 0}, "rounds and openings of 1 or more"), ({"batches": (1, 0)}, "want batches"),
-        ({"contexts": (0,)}, "lengths, rounds and openings of 1"), ({"prompts": (-1,)}, "lengths, rounds and openings of 1"),
+        ({"n_new": 3}, "4 new tokens"), ({"rounds": 0}, "openings of 1 or more"), ({"batches": (1, 0)}, "want batches"),
+        ({"contexts": (0,)}, "openings of 1"), ({"prompts": (-1,)}, "openings of 1"),
         ({"memory_batch": -1}, "counts of 0 or more"), ({"n_needles": -1}, "counts of 0 or more"),
-        ({"workload": Workload(40)}, "lengths, rounds and openings of 1"),
+        ({"workload": Workload(40)}, "openings of 1"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_measured_is_refused_before_anything_is(
