@@ -359,11 +359,21 @@ def test_peak_memory_has_a_row_a_system(tmp_path: Path, plain_demo: PlainModel) 
 @pytest.mark.usefixtures("quick_rates")
 def test_what_fails_in_its_own_process_is_a_row_that_says_why(tmp_path: Path) -> None:
     grid = replace(SMALL, prompts=(), batches=(), memory_batch=1)
-    report = run(tmp_path, grid, two()[:1])
-    [row] = rows_of(report, "skipped")
-    assert (row["part"], row["system"], row["value"]) == ("memory", "V", None)
-    assert "failed in its own process" in row["note"]
+    report = run(tmp_path, grid, two())
+    rows = rows_of(report, "skipped")
+    assert [(row["part"], row["system"], row["value"]) for row in rows] == [
+        ("memory", name.name, None) for name in two()
+    ]
+    assert all("failed in its own process" in row["note"] for row in rows)
     assert rows_of(report, "kl"), "the run goes on"
+
+
+@pytest.mark.usefixtures("quick_rates")
+def test_a_system_alone_has_its_peak_measured_in_this_process(tmp_path: Path) -> None:
+    grid = replace(SMALL, prompts=(), batches=(), memory_batch=1)
+    [row] = rows_of(run(tmp_path, grid, two()[:1]), "peak_bytes")
+    assert (row["part"], row["system"]) == ("memory", "V")
+    assert row["value"] >= 0
 
 
 def test_work_in_its_own_process_reads_a_prompt_and_every_new_token(monkeypatch: pytest.MonkeyPatch) -> None:

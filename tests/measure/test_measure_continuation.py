@@ -218,3 +218,12 @@ def test_a_workload_that_the_windows_cannot_hold_is_refused(workload: Workload) 
 def test_fewer_repeats_or_needles_than_none_are_refused() -> None:
     with pytest.raises(TextError, match="n_repeats=-1, n_needles=0: want 0 or more"):
         measure_continuation(tiny(), running(plan_of("keep")), ids(), WORKLOAD, n_repeats=-1, n_needles=0)
+
+
+def test_without_a_workload_the_first_half_is_the_prompt_where_heads_are_compressed() -> None:
+    model, text = tiny(), TokenWindows(ids(2), "ids")
+    plan = plan_of(dict.fromkeys(HEADS, "compress:snapkv:4"))
+    half = text.tokens.shape[1] // 2
+    found = measure_plan(model, plan, text, **NONE)
+    assert found.kl.value > 0, "as if nothing were lost"
+    assert found == measure_plan(model, plan, text, workload=Workload(half, text.tokens.shape[1] - half), **NONE)

@@ -10,7 +10,7 @@ from quality_figures import FEW, NONE, value
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from headspec.errors import HeadspecError, ModelError, RecordError, TextError
+from headspec.errors import ModelError, RecordError, TextError
 from headspec.load.plain import PlainModel
 from headspec.load.text import TokenWindows
 from headspec.measure.quality import QualityReport, measure_plan, measure_quality
@@ -96,14 +96,6 @@ def test_a_plan_for_another_model_is_refused_for_a_bridge_too(
 ) -> None:
     with pytest.raises(RecordError, match=r"this plan was made for tiny .*, not for demo"):
         measure_plan(demo, plan_heads(tiny_plain, {"L0H1": "zero"}), certify)
-
-
-def test_a_plan_that_compresses_is_refused_before_anything_is_computed(
-    plain_demo: PlainModel, certify: TokenWindows, passes: list[int]
-) -> None:
-    with pytest.raises(HeadspecError, match="L0H1: KV-compression policies"):
-        measure_plan(plain_demo, plan_heads(plain_demo, {"L0H1": "compress:snapkv:0.5"}), certify)
-    assert not passes
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ def test_a_saved_certificate_loads_as_it_was(saved: Path) -> None:
     assert HeadPlan.load(saved).certificate == {"loss": 0.25, "heads": {"L0H1": [1, 2.5]}, "budget": None}
 
 
+def test_a_plan_that_was_edited_by_hand_has_lost_its_certificate(saved: Path) -> None:
+    text = saved.read_text(encoding="utf-8")
+    head, what = next(iter(json.loads(text)["treatments"].items()))
+    saved.write_text(text.replace(f'"{head}": "{what}"', f'"{head}": "keep"'), encoding="utf-8")
+    assert HeadPlan.load(saved).certificate is None
+
+
 def test_a_plan_without_a_certificate_has_none_after_loading(mixed: HeadPlan, tmp_path: Path) -> None:
     assert HeadPlan.load(mixed.save(tmp_path / "plan.json")).certificate is None
 
