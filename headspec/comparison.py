@@ -98,6 +98,8 @@ def benchmark(
     folder = writable_folder(results_folder(known.name, out, "benchmark"))
     grid = (QUICK if quick else Grid()).within(known.context) if grid is None else grid
     grid.check(known.context)
+    if lineup.head_maps and not lineup.shares:
+        raise HeadspecError("head maps are searched for shares of the KV bytes: give --budgets 50%,25% (shares).")
     random, length = known.name.startswith("random:"), grid.workload.n_total
     named = [*_exports(source, lineup), *_plans(source, lineup)]
     tokens, chosen_on = None, None

@@ -329,3 +329,9 @@ def test_a_budget_refused_leaves_the_rows_that_are_there(run: Run, tmp_path: Pat
     before = (tmp_path / "o" / LOG).read_bytes()
     assert run("bench", "demo", *TINY, "--budgets", "0%", "--out", "o")[0] == 2
     assert (tmp_path / "o" / LOG).read_bytes() == before
+
+
+def test_head_maps_without_budgets_are_refused(run: Run) -> None:
+    code, _, said = run("bench", "demo", "--quick", "--head-maps", "--out", "o")
+    assert code == 2
+    assert "head maps are searched for shares of the KV bytes: give --budgets" in said
