@@ -19,7 +19,7 @@ from headspec.measure.contenders import Contender
 from headspec.measure.continuation import measure_continuation
 from headspec.measure.estimate import Estimate, estimate, increase
 from headspec.measure.memory import peak_memory, peak_of, weight_bytes
-from headspec.measure.report import COLUMNS, MEASURES
+from headspec.measure.report import COLUMNS, MEASURES, REFERENCES
 from headspec.measure.speed import Laps, device_of, summary, throughput, time_decode, time_prefill
 from headspec.measure.systems.planned import PlannedReading, planned
 from headspec.measure.systems.static_cache import static_cache
@@ -32,7 +32,6 @@ from headspec.plan.plan import HeadPlan
 from headspec.plan.size import kv_bytes_held, plan_size
 from headspec.plan.workload import Workload
 
-REFERENCES = ("V", "S", "P0")
 WARMUP = 2
 """Tokens of a decode cell that are not counted."""
 QUALITY = ("perplexity", "perplexity_increase", "kl", "top1_agreement", "repeats_kl", "induction_accuracy",
@@ -99,7 +98,9 @@ def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, openi
         found.append(time_decode(running, prompt, cell.batch, cell.n_new - WARMUP, warmup=WARMUP, seed=seed))
     held = {name: each.kv_bytes for name, each in running.items()}
     bounds = {name: decode_bound_ms(each.model, cell.batch, held[name], rates) for name, each in running.items()}
-    yield from _times(cell, systems, found, "tpot", bounds, devices_of(running), seed)
+    yield from _times(
+        cell, systems, found, "tpot", bounds, {name: device_of(each) for name, each in running.items()}, seed
+    )
     for name, system in systems.items():
         laps = [lap for laps in found for lap in laps[name]]
         yield cell.row(system, "throughput", throughput(laps, cell.batch))
@@ -118,7 +119,9 @@ def prefill_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, roun
     prompt = random_prompt(running, cell.context, seed).expand(cell.batch, -1)
     laps = time_prefill(running, prompt, rounds)
     bounds = {name: _prefill_bound(system, running[name].model, cell, rates) for name, system in systems.items()}
-    yield from _times(cell, systems, [laps], "ttft", bounds, devices_of(running), seed)
+    yield from _times(
+        cell, systems, [laps], "ttft", bounds, {name: device_of(each) for name, each in running.items()}, seed
+    )
     close(running)
 
 
@@ -173,6 +176,7 @@ def quality_rows(
 ) -> Iterator[Row]:  # fmt: skip
     """Quality of one system on continued text, through its own KV cache; repeats and needles are fresh ones."""
     workloads: dict[str, Workload] = {}
+    numbers: dict[str, int] = {}
 
     def keep(kind: str, here: Workload, found: Comparison) -> None:
         workloads[kind] = here
@@ -180,7 +184,6 @@ def quality_rows(
         if kind == "text":
             cell.windows["kl"] = found.kl.tolist()
 
-    numbers: dict[str, int] = {}
     report = measure_continuation(
         source, lambda here: contender.make(here).open(), tokens, workload, seed=FRESH + seed, keep=keep, **counts
     )
@@ -274,8 +277,7 @@ def size_rows(cell: Cell, contenders: Sequence[Contender], workload: Workload, r
     for contender in contenders:
         system = contender.make(workload)
         yield cell.row(system, "weight_bytes", weight_bytes(system.open().model))
-    for measure in ("read_bytes_s", "flops"):
-        value = rates.read_bytes_s if measure == "read_bytes_s" else rates.flops_s
+    for measure, value in (("read_bytes_s", rates.read_bytes_s), ("flops", rates.flops_s)):
         yield cell.row(contenders[0], measure, value) | {"system": "", "standing": "", "label": "this machine"}
 
 
@@ -290,11 +292,6 @@ def close(running: Mapping[str, Running]) -> None:
     for each in running.values():
         each.forget()
     gc.collect()
-
-
-def devices_of(running: Mapping[str, Running]) -> dict[str, str]:
-    """Where each system computes."""
-    return {name: device_of(each) for name, each in running.items()}
 
 
 def random_prompt(running: Mapping[str, Running], n_tokens: int, seed: int) -> torch.Tensor:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from headspec.errors import RecordError
-from headspec.measure.report import BENCHMARK, MEASURES, TABLE, BenchmarkReport
+from headspec.measure.report import BENCHMARK, MEASURES, REFERENCES, TABLE, BenchmarkReport
 from headspec.rowlog import LOG, RowLog
 
-BASES = ("V", "S", "P0")
 TIMES = {"tpot_ms": "speedup", "tpot_cpu_ms": "speedup_cpu", "ttft_ms": "speedup", "ttft_cpu_ms": "speedup_cpu"}
 """What the ratio of each time is called."""
 APART = "measured in separate processes, one after the other"
@@ -47,7 +46,7 @@ def _ratios(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for row in times:
         for base in times:
             alike = all(base[name] == row[name] for name in ("part", "batch", "context", "measure"))
-            if alike and base["system"] in BASES and base["system"] != row["system"]:
+            if alike and base["system"] in REFERENCES and base["system"] != row["system"]:
                 measure = TIMES[row["measure"]]
                 yield row | {
                     "measure": measure, "value": base["value"] / row["value"], "unit": MEASURES[measure][0],

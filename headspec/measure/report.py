@@ -10,6 +10,8 @@ from headspec.rowlog import LogKind, read_rows, read_settings
 
 BENCHMARK = LogKind("headspec.BenchmarkReport/1", "benchmark.json", "bench")
 TABLE = "benchmark.csv"
+REFERENCES = ("V", "S", "P0")
+"""The original in three ways, against which speed-ups are measured."""
 SKIPPED = "skipped "
 """How the keys of cells begin that were left out; a resumed run tries them again."""
 COLUMNS = (

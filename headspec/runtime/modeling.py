@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
 from transformers.utils import can_return_tuple
@@ -17,42 +17,9 @@ from .cache import PrunedCache, real_columns
 from .configuration import PrunedGPTNeoXConfig
 from .layers import PrunedLayer
 from .linear import FastLinear
+from .pretrained import PrunedPreTrainedModel
 from .step import Step
 from .tricks import Tricks
-
-
-class PrunedPreTrainedModel(PreTrainedModel):
-    """What transformers wants to know of the model."""
-
-    config_class = PrunedGPTNeoXConfig
-    base_model_prefix = "gpt_neox"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["PrunedLayer"]  # noqa: RUF012  transformers' way
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        for module in self.modules():  # before anything is moved or converted
-            if isinstance(module, FastLinear):
-                module.check_not_packed()
-        return super()._apply(fn, recurse)
-
-    @classmethod
-    def from_pretrained(cls, name: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As transformers' `from_pretrained`, but a checkpoint whose config and weights disagree is refused.
-
-        transformers would fill the gaps with random numbers.
-        """
-        strict = not kwargs.get("ignore_mismatched_sizes", False)
-        kwargs["ignore_mismatched_sizes"] = True  # so that all that is wrong comes to light below
-        model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        wrong = {
-            word: sorted(map(str, found.get(f"{word}_keys", ()))) for word in ("missing", "unexpected", "mismatched")
-        }
-        if strict and any(wrong.values()):
-            words = "; ".join(f"{word}: {', '.join(keys[:4])}" for word, keys in wrong.items() if keys)
-            raise ValueError(f"config.json and weights of {name} disagree ({words}). Copy or export the model anew.")
-        return (model, found) if output_loading_info else model
 
 
 class PrunedGPTNeoXModel(PrunedPreTrainedModel):

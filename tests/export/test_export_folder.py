@@ -24,7 +24,7 @@ from headspec.plan.plan import HeadPlan
 from headspec.probe.about import ProbeAbout
 
 CODE = {"attention.py", "cache.py", "compressed.py", "configuration.py", "layers.py", "linear.py", "modeling.py",
-        "policies.py", "selection.py", "step.py", "stores.py", "tricks.py"}  # fmt: skip
+        "policies.py", "pretrained.py", "selection.py", "step.py", "stores.py", "tricks.py"}  # fmt: skip
 DATA = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
         "plan.json", "plan.safetensors", "README.md", "headspec_export.json"}  # fmt: skip
 CERTIFICATE = {"kv_share": 0.5, "quality": {"kl": {"value": 0.1, "low": 0.05, "high": 0.2}}}
