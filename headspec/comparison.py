@@ -98,8 +98,6 @@ def benchmark(
     folder = writable_folder(results_folder(known.name, out, "benchmark"))
     grid = (QUICK if quick else Grid()).within(known.context) if grid is None else grid
     grid.check(known.context)
-    if lineup.head_maps and not lineup.shares:
-        raise HeadspecError("head maps are searched for shares of the KV bytes: give --budgets 50%,25% (shares).")
     random, length = known.name.startswith("random:"), grid.workload.n_total
     named = [*_exports(source, lineup), *_plans(source, lineup)]
     tokens, chosen_on = None, None
@@ -199,6 +197,8 @@ class _Gathering:
         """A head map for each share: the plan that a search finds on `select`."""
         if self.select is None:
             raise HeadspecError("head maps cannot be searched for random weights: leave head_maps out.")
+        if not shares:
+            raise HeadspecError("head maps are searched for shares of the KV bytes: give --budgets 50%,25% (shares).")
         timed = _timed(shares)
         return [(with_share("head map", share), partial(self._head_map, share, share == timed)) for share in shares]
 
