@@ -1,4 +1,4 @@
-"""On which machine, and with which versions, something was measured; and whether others are using it."""
+"""On which machine, and with which versions, something was measured."""
 
 import os
 import platform
@@ -48,15 +48,6 @@ def this_machine(device: str = "cpu") -> Machine:
         python=known["python"], torch=torch.__version__, transformers=known["transformers"],
         headspec=known["headspec"],
     )  # fmt: skip
-
-
-def busy() -> float:
-    """How much work the machine has: processes that run or wait, per core, averaged over the last minute.
-
-    This process counts, so that about `threads / cores` is nobody else's. Lags by a minute, and in a container is
-    often that of the whole machine.
-    """
-    return psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
 
 
 def _cores() -> int:

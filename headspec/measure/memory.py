@@ -76,15 +76,6 @@ def fits(wanted_bytes: int, device: str = "cpu") -> bool:
     return HEADROOM * wanted_bytes <= available_bytes(device)
 
 
-def check_fits(wanted_bytes: int, what: str, device: str = "cpu") -> None:
-    """Refuse what does not fit, in words that say how much is missing."""
-    if not fits(wanted_bytes, device):
-        raise HeadspecError(
-            f"{what} needs about {wanted_bytes / 1e9:.2f} GB, and {available_bytes(device) / 1e9:.2f} GB are free on "
-            f"{device}: take a smaller batch, a shorter context or bfloat16."
-        )
-
-
 def peak_memory(job: Callable[..., Work], *args: Any, device: str = "cpu") -> int:
     """Peak bytes of some work above what was there before it, in a fresh process.
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from headspec.measure import machine
-from headspec.measure.machine import busy, this_machine
+from headspec.measure.machine import this_machine
 
 
 def test_versions_are_those_that_run() -> None:
@@ -84,9 +84,3 @@ def test_other_devices_are_called_by_their_kind(device: str) -> None:
 def test_it_can_be_written_as_json() -> None:
     found = this_machine()
     assert json.loads(json.dumps(found.to_dict())) == vars(found)
-
-
-def test_a_load_of_three_on_four_cores_is_three_quarters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "getloadavg", lambda: (3.0, 9.0, 9.0))
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
-    assert busy() == 0.75

@@ -4,28 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from compression_reference import KINDS, compressed, reference_logits, source
+from compression_reference import EXACT, FEW, KINDS, MIXED, TEXTS, compressed, reference_logits, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_makers import chunkings, in_chunks, left_padded, random_ids, same
 from torch import Tensor
 
-EXACT = 1e-5
-"""Logits in float32 may differ from the reference's by so much."""
-TEXTS = (
-    "compress:snapkv:0.25", "compress:snapkv:40", "compress:snapkv:24:latest8", "compress:snapkv:0.5:adakv",
-    "compress:snapkv:24:latest8:adakv", "compress:expected_attention:0.3", "compress:expected_attention:24:latest8",
-    "compress:expected_attention:0.3:adakv", "compress:expected_attention:24:latest8:adakv", "compress:streaming:16",
-    "compress:random:0.5", "compress:random:24:latest8:adakv",
-)  # fmt: skip
-FEW = ("compress:snapkv:0.5", "compress:snapkv:24:latest8:adakv", "compress:expected_attention:0.3:adakv",
-       "compress:streaming:16")  # fmt: skip
-MIXED = {
-    "L0H0": "compress:snapkv:0.25", "L0H1": "compress:expected_attention:16:latest4", "L0H2": "compress:snapkv:0.25",
-    "L0H3": "window:9", "L1H0": "compress:expected_attention:0.3", "L1H1": "compress:expected_attention:16:latest4",
-    "L1H2": "compress:streaming:12",
-}  # fmt: skip
-"""For the parallel model; the last head of layer 1 keeps every key."""
 TOKENS = random_ids(3, 100)
 TWO = TOKENS[:2]
 
