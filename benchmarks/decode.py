@@ -67,7 +67,7 @@ def original_caches(model: Any, prompt: torch.Tensor, batch: int, n_tokens: int)
 
 def pruned_cache(model: Any, prompt: torch.Tensor, batch: int) -> Any:
     """The prompt in the cache of a pruned model, for every row of the batch."""
-    cache = model.make_cache(model.config.max_position_embeddings)
+    cache = model.make_cache(expected=model.config.max_position_embeddings)
     model(prompt, past_key_values=cache, logits_to_keep=1)
     cache.batch_repeat_interleave(batch)
     return cache

@@ -52,7 +52,7 @@ def main() -> None:
 
 def read(model: Any, prompt: torch.Tensor) -> Any:
     """The prompt into a cache of its length, as `generate` does."""
-    return model(prompt, past_key_values=model.make_cache(prompt.shape[1]), logits_to_keep=1)
+    return model(prompt, past_key_values=model.make_cache(expected=prompt.shape[1]), logits_to_keep=1)
 
 
 def report(found: dict[str, list[tuple[float, float]]], options: Any) -> None:

@@ -64,12 +64,12 @@ def packed(model: Any) -> Any:
 
 def read(model: Any, prompt: torch.Tensor) -> Any:
     """The prompt into a cache of its length, as `generate` does."""
-    return model(prompt, past_key_values=model.make_cache(prompt.shape[1]), logits_to_keep=1)
+    return model(prompt, past_key_values=model.make_cache(expected=prompt.shape[1]), logits_to_keep=1)
 
 
 def decoding(model: Any, prompt: torch.Tensor, batch: int) -> Any:
     """Reading one more token after the prompt, in every row of a batch."""
-    cache = model.make_cache(model.config.max_position_embeddings)
+    cache = model.make_cache(expected=model.config.max_position_embeddings)
     model(prompt, past_key_values=cache, logits_to_keep=1)
     cache.batch_repeat_interleave(batch)
     return partial(model, prompt[:, :1].repeat(batch, 1), past_key_values=cache)

@@ -14,7 +14,8 @@ def does_induction(verdict: HeadVerdict, head_map: HeadMap) -> bool:
 
 
 def confirmed(head_map: HeadMap, removed: Iterable[HeadId]) -> HeadMap:
-    """The same map after a search that removed these heads: they are dead and confirmed, induction heads protected."""
+    """The same map after a search that removed these heads: they are dead and confirmed, other candidates rejected,
+    induction heads protected."""
     gone = set(removed)
 
     def settle(verdict: HeadVerdict) -> HeadVerdict:
@@ -23,6 +24,8 @@ def confirmed(head_map: HeadMap, removed: Iterable[HeadId]) -> HeadMap:
             return replace(verdict, role=HeadRole.DEAD, status=HeadStatus.CONFIRMED, window=None, reason=reason)
         if does_induction(verdict, head_map):
             return replace(verdict, status=HeadStatus.PROTECTED)
+        if verdict.status is HeadStatus.CANDIDATE:
+            return replace(verdict, status=HeadStatus.REJECTED)
         return verdict
 
     return replace(head_map, verdicts=tuple(settle(verdict) for verdict in head_map))

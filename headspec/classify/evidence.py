@@ -10,11 +10,7 @@ import numpy as np
 
 from headspec.heads import Grid
 from headspec.probe.profile import HeadProfile
-
-FAIR_POSITION = 2
-"""Windows are judged on queries that see at least FAIR_POSITION × the largest of them: before, anything fits inside."""
-LEAST_OUTSIDE = 1e-3
-"""With less attention than this outside the sinks, the share that falls into a window means nothing and counts as 0."""
+from headspec.runtime.rules import FAIR_POSITION, window_share
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,7 @@ def judged_windows(profile: HeadProfile, windows: Sequence[int]) -> list[WindowE
 def _evidence(profile: HeadProfile, window: int, weights: np.ndarray) -> WindowEvidence:
     inside = _average(profile.near_mass[..., :window].sum(-1), weights)
     sink = _average(profile.by_position["sink_attention_ratio"], weights)
-    outside = 1 - sink
-    share = np.where(outside > LEAST_OUTSIDE, inside / np.maximum(outside, LEAST_OUTSIDE), 0.0)
-    return WindowEvidence(window, inside + sink, np.minimum(share, 1.0))
+    return WindowEvidence(window, inside + sink, window_share(inside, sink))
 
 
 def _average(by_position: np.ndarray, weights: np.ndarray) -> Grid:

@@ -25,6 +25,8 @@ class HeadStatus(StrEnum):
     """Its statistics say so; only ablating all candidates together, on text and on repeats, can confirm it."""
     CONFIRMED = "confirmed"
     """Removing it, together with the others, kept a budget of damage on text and on repeats (`search_plan`)."""
+    REJECTED = "rejected"
+    """A candidate that a search has left in place: removing it with the others would have cost more than its budget."""
     PROTECTED = "protected"
     """It does induction, which text alone would not miss: a search leaves it alone."""
 
@@ -51,7 +53,7 @@ class HeadVerdict:
     window: int | None = None
     """Keys (own included, sinks apart) that a positional head needs; None for the other roles."""
     status: HeadStatus | None = None
-    """For dead heads, and for protected ones."""
+    """For heads that are dead by their statistics, and for protected ones."""
     traits: tuple[Trait, ...] = ()
     evidence: tuple[tuple[str, float], ...] = ()
     """(name, value) of every number the decision rests on."""

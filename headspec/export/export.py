@@ -59,7 +59,7 @@ def export_model(
         plan: A HeadPlan for this model, or the path of a saved one.
         out: The folder; new, empty, or with `overwrite` one of an earlier export.
         to: `hf`, or `dense-twin` for a plain GPT-NeoX of the original shape, which cannot hold windows.
-        head_map: Saved with it, as `head_map.json`.
+        head_map: Saved with it, as `head_map.json`, and used by live generation: without one no head is called dead.
         overwrite: Replace what an earlier export wrote into `out`, and nothing else.
         dtype: Of the weights when `model` is a name. Half the bytes as float16, and rounded.
         revision: On the hub, when `model` is a name.
@@ -85,7 +85,11 @@ def export_model(
     plan.about.check_model(plain.identity)
     if head_map is not None:
         head_map.about.check_model(plan.about.model, plan.about.n_layers, plan.about.n_heads)
-    treated = dense_twin(plain.huggingface, plan) if target is Target.DENSE_TWIN else _pruned(plain.huggingface, plan)
+    treated = (
+        dense_twin(plain.huggingface, plan)
+        if target is Target.DENSE_TWIN
+        else _pruned(plain.huggingface, plan, head_map)
+    )
     check_space(out, sum(tensor.numel() * tensor.element_size() for tensor in treated.parameters()))
 
     def fill(folder: Path) -> None:
@@ -127,9 +131,9 @@ def _check_architecture(model: Any) -> None:
         )
 
 
-def _pruned(source: Any, plan: HeadPlan) -> Any:
+def _pruned(source: Any, plan: HeadPlan, head_map: HeadMap | None) -> Any:
     origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec")}
-    return pruned_model(source, plan, origin)
+    return pruned_model(source, plan, origin, head_map)
 
 
 def _source(name: str) -> ModelName | None:

@@ -1,6 +1,7 @@
 """Cutting heads out of the weights of a GPT-NeoX, layer by layer. Reads a model, never changes it."""
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from headspec.classify.confirm import does_induction
+from headspec.classify.head_map import HeadMap, HeadStatus, HeadVerdict
 from headspec.export.names import huggingface_name
 from headspec.heads import HeadId
 from headspec.load.pruned import register
@@ -39,15 +42,42 @@ def _alike(treatment: Treatment) -> HeadGroup:
     return HeadGroup(())
 
 
-def pruned_config(config: Any, plan: HeadPlan, origin: dict[str, Any]) -> PrunedGPTNeoXConfig:
+def head_facts(head_map: HeadMap) -> dict[str, Any]:
+    """What live generation has to know of a map: scores that a prompt cannot show, and which heads must not go.
+
+    Those are induction heads, and candidates that a search has refused to remove.
+    """
+    layers = [
+        head_map.verdicts[row : row + head_map.about.n_heads] for row in range(0, len(head_map), head_map.about.n_heads)
+    ]
+
+    def numbers(name: str) -> list[list[float | None]]:
+        found = [[dict(verdict.evidence).get(name, math.nan) for verdict in layer] for layer in layers]
+        return [[round(value, 4) if math.isfinite(value) else None for value in layer] for layer in found]
+
+    def is_protected(verdict: HeadVerdict) -> bool:
+        return does_induction(verdict, head_map) or verdict.status in (HeadStatus.PROTECTED, HeadStatus.REJECTED)
+
+    return {
+        "induction": numbers("induction_score"), "repeat_deviation": numbers("repeat_deviation"),
+        "protected": [[verdict.head.head for verdict in layer if is_protected(verdict)] for layer in layers],
+    }  # fmt: skip
+
+
+def pruned_config(
+    config: Any, plan: HeadPlan, origin: dict[str, Any], head_map: HeadMap | None = None
+) -> PrunedGPTNeoXConfig:
     """The configuration of the pruned model."""
     groups = [[group.to_dict() for group in head_groups(plan, layer)] for layer in range(plan.about.n_layers)]
     own = {"model_type", "architectures", "auto_map", "transformers_version", "_name_or_path"}
     kept = {name: value for name, value in config.to_dict().items() if name not in own}
-    return PrunedGPTNeoXConfig(**kept, head_groups=groups, headspec=origin)
+    facts = None if head_map is None else head_facts(head_map)
+    return PrunedGPTNeoXConfig(**kept, head_groups=groups, head_facts=facts, headspec=origin)
 
 
-def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = None) -> PrunedGPTNeoXForCausalLM:
+def pruned_model(
+    source: Any, plan: HeadPlan, origin: dict[str, Any] | None = None, head_map: HeadMap | None = None
+) -> PrunedGPTNeoXForCausalLM:
     """The pruned model in memory, sharing with `source` what was not cut.
 
     On a CPU some of that is laid out anew, and no longer shared, once the model runs (docs/speed.md, `transposed`).
@@ -56,9 +86,10 @@ def pruned_model(source: Any, plan: HeadPlan, origin: dict[str, Any] | None = No
         source: A GPTNeoXForCausalLM.
         plan: What to do with its heads.
         origin: Kept in the configuration as `headspec`.
+        head_map: Lets live generation call heads dead that it does not protect; without one it calls none dead.
     """
     register()  # so that save_pretrained writes the code, too
-    config = pruned_config(source.config, plan, origin or {})
+    config = pruned_config(source.config, plan, origin or {}, head_map)
     with torch.device("meta"):
         model = PrunedGPTNeoXForCausalLM(config)
     state = {name: tensor.detach() for name, tensor in pruned_tensors(source, plan)}

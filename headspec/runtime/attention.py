@@ -35,6 +35,15 @@ def all_mask(step: Step, n_queries: int) -> Tensor | None:
     return (seen | (keys == queries))[:, None]  # padding sees itself: nobody reads it, but it must not become NaN
 
 
+def see_openly(query: Tensor, kv: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attention over the keys where `mask` is True (None: all), and its weights in float32: `[…, query, key]`."""
+    scores = query @ kv[0].transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    pattern = scores.softmax(-1, dtype=torch.float32)
+    return pattern.to(kv.dtype) @ kv[1], pattern
+
+
 def see_window(query: Tensor, kv: Tensor, sinks: Tensor, group: HeadGroup, step: Step, dropout: float = 0.0) -> Tensor:
     """Attention over the last `group.window` keys of each query and the sinks of its row.
 

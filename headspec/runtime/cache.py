@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .adaptive import FULL, AdaptivePolicy
 from .compressed import CompressedStore
 from .configuration import HeadGroup, PrunedGPTNeoXConfig
+from .evidence import KnownHeads
+from .live import LiveStore
+from .record import Held, LiveLog, LiveRecord
+from .slices import Slices
 from .stores import FullStore, RingStore, Store
 from .tricks import Tricks
 
@@ -24,11 +30,30 @@ class LayerCache(CacheLayerMixin):
         self.length = 0
         """Columns read, padding included."""
         self.stores = [make_store(group) for group in groups]
+        self.slices: Slices | None = None
+        """The projections without the heads that have died in this text."""
+        self.residual: Tensor | None = None
+        """What enters the layer, while it is computed."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
         return sum(store.nbytes for store in self.stores)
+
+    def cut(self, attention: Any) -> None:
+        """Slice heads that have died out of the projections of the layer; they count from the next tokens on."""
+        alive, before = list[int](), 0
+        for store in self.stores:
+            alive.extend(before + place for place in store.alive)
+            before += len(store.group.heads)
+        if len(alive) < (before if self.slices is None else len(self.slices.alive)):
+            self.slices = Slices(
+                attention,
+                alive,
+                torch.cat(
+                    [_constants(store, attention.dense.weight.new_zeros(attention.d_head)) for store in self.stores]
+                ),
+            )
 
     def get_seq_length(self) -> int:
         """Columns read."""
@@ -70,7 +95,7 @@ class LayerCache(CacheLayerMixin):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.length = 0
+        self.length, self.slices = 0, None
         for store in self.stores:
             store.reset()
 
@@ -87,7 +112,10 @@ class PrunedCache(Cache):
     `expected` and `sinks`. After `activate_past_recording()` tokens can be taken back by `crop(-n)`.
     """
 
-    def __init__(self, config: PrunedGPTNeoXConfig, expected: int = 0, tricks: Tricks | None = None, prompt: int = 0):
+    def __init__(
+        self, config: PrunedGPTNeoXConfig, expected: int = 0, tricks: Tricks | None = None, prompt: int = 0,
+        policy: AdaptivePolicy | None = None,
+    ):  # fmt: skip
         """Empty.
 
         Args:
@@ -95,29 +123,83 @@ class PrunedCache(Cache):
             expected: Columns that will be read, padding included; buffers are made for so many at once. 0 if unknown.
             tricks: Of the model.
             prompt: Columns of the prompt, after which compressed heads choose their keys; 0: those of the first call.
+            policy: How heads are treated while they are watched; None: as the checkpoint says.
         """
-        context, tricks = config.max_position_embeddings, tricks or Tricks()
+        self.config, self.tricks, self.policy = config, tricks or Tricks(), policy
+        self.log: LiveLog | None = None
+        self._item_bytes, self._told = 0, bool(expected or prompt)
+        self.layers: list[LayerCache]
+        super().__init__(layers=self._make_layers(expected, prompt))
+        self.real: Tensor | None = None
+        """`[batch, column]`, False on padding; None while there is none."""
+
+    def _make_layers(self, expected: int, prompt: int) -> list[LayerCache]:
+        config, context = self.config, self.config.max_position_embeddings
         if not isinstance(prompt, int) or not 0 <= prompt <= context:
             raise ValueError(f"prompt={prompt}: want a number of tokens within the context of {context}; 0 if unknown.")
         expected = min(expected, context)
+        if self.policy is not None:
+            origin = str(config.headspec.get("model") or config.name_or_path)
+            self.log = LiveLog(origin, config.num_hidden_layers, config.num_attention_heads, self.policy.to_dict())
 
         def make_store(group: HeadGroup, layer: int) -> Store:
             if group.policy:
                 return CompressedStore(group, expected, context, prompt, seed=layer)
-            if not group.window:
-                return FullStore(group, expected, context)
-            return RingStore(group, min(group.window, expected or context) if tricks.rings else context)
+            if group.window:
+                return RingStore(group, min(group.window, expected or context) if self.tricks.rings else context)
+            return FullStore(group, expected, context)
+
+        def begin_store(group: HeadGroup, layer: int) -> Store:
+            make = partial(make_store, layer=layer)
+            if self.policy is None or group[1:] != FULL[1:]:
+                return make(group)
+            assert self.log is not None
+            known = KnownHeads.of(config.head_facts if self.policy.dead else None, layer, group.heads)
+            return LiveStore(group, expected, context, prompt, self.policy, known, make, layer, self.log)
 
         layers = [
-            LayerCache(config.groups(layer), partial(make_store, layer=layer))
+            LayerCache(config.groups(layer), partial(begin_store, layer=layer))
             for layer in range(config.num_hidden_layers)
         ]
-        super().__init__(layers=layers)
-        compressed = any(isinstance(store, CompressedStore) for layer in layers for store in layer.stores)
-        self.prompt = prompt if compressed else 0
+        choosing = any(isinstance(store, CompressedStore | LiveStore) for layer in layers for store in layer.stores)
+        self.prompt = prompt if choosing else 0
         """Columns of the prompt; 0 if they are not known, or it makes no difference."""
-        self.real: Tensor | None = None
-        """`[batch, column]`, False on padding; None while there is none."""
+        return layers
+
+    def expect(self, expected: int, prompt: int) -> None:
+        """Tell an empty cache with a policy, if nobody has: columns that will be read, and those of the prompt."""
+        if self.policy is None or self._told or self.get_seq_length():
+            return
+        live = [store for layer in self.layers for store in layer.stores if isinstance(store, LiveStore)]
+        recording = any(store.parts.recording for store in live)
+        self.layers = self._make_layers(expected, prompt)
+        if recording:
+            self.activate_past_recording()
+
+    def record(self) -> LiveRecord:
+        """What has happened to the heads so far, under an AdaptivePolicy."""
+        if self.log is None:
+            raise ValueError("nothing is recorded: this cache has no AdaptivePolicy. Use model.make_cache(policy).")
+        return self.log.record(self._held())
+
+    def note(self, hidden: Tensor, n_new: int) -> None:
+        """So many columns were read, the last residual is `[batch, …, d_model]`: note what the cache holds, if it is
+        time to."""
+        if self.log is None or self.policy is None:
+            return
+        self.log.n_rows, self.log.n_prompt = len(hidden), self.log.n_prompt or self.prompt or n_new
+        self._item_bytes = hidden.element_size()
+        after, every = self.get_seq_length() - self.log.n_prompt, self.policy.every
+        if 0 <= after < n_new or after // every > (after - n_new) // every:
+            self.log.held.append(self._held())
+
+    def _held(self) -> Held:
+        """Bytes now, and what they would be if every head of the checkpoint kept every key."""
+        assert self.log is not None
+        n_heads = sum(len(store.group.heads) for layer in self.layers for store in layer.stores)
+        d_head = self.config.hidden_size // self.config.num_attention_heads
+        row_bytes = 2 * n_heads * d_head * self._item_bytes * self.get_seq_length()
+        return Held(self.get_seq_length(), self.nbytes, self.log.n_rows * row_bytes)
 
     @property
     def nbytes(self) -> int:
@@ -141,6 +223,8 @@ class PrunedCache(Cache):
         """Forget everything."""
         super().reset()
         self.real = None
+        if self.log is not None:
+            self.log.forget()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows as beam search wants them."""
@@ -159,6 +243,12 @@ class PrunedCache(Cache):
             layer.change_rows(change)
         if self.real is not None:
             self.real = change(self.real)
+
+
+def _constants(store: Store, like: Tensor) -> Tensor:
+    """What stands in for the z of the dead heads of a store, `[head, d_head]`; 0 for the others."""
+    found = store.evidence.constant if isinstance(store, LiveStore) else None
+    return like.new_zeros(len(store.group.heads), len(like)) if found is None else found.to(like)
 
 
 def real_columns(mask: Tensor | None, cache: PrunedCache | None, shape: torch.Size, n_past: int) -> Tensor | None:

@@ -14,7 +14,7 @@ from .configuration import HeadGroup
 from .policies import POLICIES, Prompt, QueryFacts
 from .selection import Choice, choose_keys
 from .step import Step
-from .stores import GROWTH, FullStore, RingStore, Store
+from .stores import GROWTH, FullStore, RingStore, Store, Watched
 
 EVERYTHING = 2**40
 """A window that no text fills."""
@@ -36,7 +36,6 @@ class CompressedStore(Store):
         self.queries: Tensor | None = None
         self.facts: QueryFacts | None = None
 
-    @property
     def watched(self) -> int:
         """How many of the last queries the policy still has to see."""
         return 0 if self.parts else POLICIES[self.group.policy].observed
@@ -46,10 +45,10 @@ class CompressedStore(Store):
         """Bytes of the buffers, whether full or not."""
         return self.whole.nbytes + sum(part.nbytes for part in self.parts)
 
-    def watch(self, queries: Tensor, facts: QueryFacts | None) -> None:
+    def watch(self, queries: Tensor, seen: Watched) -> None:
         """Remember the last queries, for the choice; comes before `attend`."""
         if not self.parts:
-            self.facts, n_watched = facts, self.watched
+            self.facts, n_watched = seen.facts, self.watched()
             queries = queries[:, :, max(queries.shape[2] - n_watched, 0) :].detach()
             known = queries if self.queries is None else torch.cat((self.queries, queries), dim=2)
             self.queries = known[:, :, max(known.shape[2] - n_watched, 0) :].clone()  # not a view of all that was read
@@ -69,6 +68,17 @@ class CompressedStore(Store):
         if complete:
             self._choose(prompt.detach(), step)
         return seen
+
+    def fill(self, kv: Tensor, step: Step) -> None:
+        """Choose from what was read; `watch` has shown the last queries."""
+        self._choose(kv.detach(), step)
+
+    def keep_heads(self, places: list[int]) -> None:
+        """Go on with some of the heads, after the choice."""
+        if len(self.parts) > 1:
+            self.parts = [self.parts[place] for place in places]
+        else:
+            self.parts[0].keep_heads(places)
 
     @torch.no_grad()
     def _choose(self, kv: Tensor, step: Step) -> None:
@@ -111,7 +121,7 @@ class CompressedStore(Store):
         """Whether the columns from `n_after` on can be taken back: not those of a prompt that was compressed."""
         for part in self.parts:
             part.check_crop(n_before, n_after)
-        if not self.parts and n_after < n_before and self.watched:
+        if not self.parts and n_after < n_before and self.watched():
             raise RuntimeError("cannot take back a part of a prompt whose last queries are being watched (SnapKV).")
 
     def record_past(self, length: int) -> None:

@@ -50,18 +50,36 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
     head_groups: list | None = None
     """One list a layer of `{"heads": [0, 3], "window": 8, "sinks": 4}`, without window for heads that see all keys.
     A head in no group was removed. None: every layer keeps all its heads."""
+    head_facts: dict | None = None
+    """What a probe knows of the heads, for live generation; a list a layer under each name: `induction` and
+    `repeat_deviation` by number of the head in the original layer (null if unknown), and the numbers of those
+    `protected`, which may not be called dead. None: without a head map, none may."""
     headspec: dict = field(default_factory=dict)
     """Where the model comes from: original model, plan digest, version. Nothing is computed from it."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self._check_head_groups()
+        self._check_head_facts()
 
     def groups(self, layer: int) -> list[HeadGroup]:
         """The head groups of one layer, in the order in which they lie in the weights."""
         if self.head_groups is None:
             return [HeadGroup(tuple(range(self.num_attention_heads)))]
         return [HeadGroup.from_dict(group) for group in self.head_groups[layer]]
+
+    def _check_head_facts(self) -> None:
+        """Refuse facts of other heads than there are."""
+        if not self.head_facts:
+            return
+        sizes = [[len(layer) for layer in self.head_facts.get(name, ())] for name in ("induction", "repeat_deviation")]
+        n_layers, n_heads = self.num_hidden_layers, self.num_attention_heads
+        protected = self.head_facts.get("protected", ())
+        if sizes != [[n_heads] * n_layers] * 2 or len(protected) != n_layers:
+            raise ValueError(
+                f"head_facts do not fit this checkpoint: want induction and repeat_deviation of {n_heads} heads in "
+                f"each of {n_layers} layers, and a list of protected heads for each layer."
+            )
 
     def _check_head_groups(self) -> None:
         """Refuse head groups that no pruned model has, as after editing by hand."""

@@ -1,6 +1,7 @@
 """The layers of a pruned GPT-NeoX: attention by groups of heads, and the MLP."""
 
-from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import pick_sinks, see_all, see_window
 from .cache import LayerCache
-from .compressed import CompressedStore
 from .configuration import PrunedGPTNeoXConfig
 from .linear import FastLinear
 from .policies import QueryFacts
 from .step import Step
+from .stores import Watched
 from .tricks import Tricks
 
 PIECE = 1024
@@ -41,42 +42,73 @@ class PrunedAttention(nn.Module):
 
     def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
         """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`."""
-        stores: list = [None] * len(self.groups) if cache is None else cache.stores
-        watched = max((store.watched for store in stores if isinstance(store, CompressedStore)), default=0)
-        queries, kv = self._project(hidden, step, min(max(n_last, watched), step.n_new))
+        if cache is None:
+            return self._write(self._read(hidden, step, n_last), self.dense)
+        part: Any = cache.slices or self
+        if not part.width:
+            return part.bias
+        watched = max(store.watched() for store in cache.stores)
+        queries, kv = self._project(hidden, step, min(max(n_last, watched), step.n_new), part)
         query, dropout = queries[:, :, -n_last:], self.dropout if self.training else 0.0
-        seen, start, facts = [], 0, self._facts()
-        for store, group in zip(stores, self.groups, strict=True):
+        seen, start = [], 0
+        for place, store in enumerate(cache.stores):
+            heads = slice(start, start := start + store.n_heads)
+            if watched and store.n_heads:
+                store.watch(queries[:, heads], self._shown(place, cache))
+            if store.n_heads:
+                seen.append(store.attend(query[:, heads], kv[:, :, heads], step, dropout))
+        cache.cut(self)
+        return self._write(seen, part.dense)
+
+    def _read(self, hidden: Tensor, step: Step, n_last: int) -> list[Tensor]:
+        """What each group sees without a cache."""
+        query, kv = self._project(hidden, step, n_last, self)
+        seen, start, dropout = [], 0, self.dropout if self.training else 0.0
+        for group in self.groups:
             heads = slice(start, start := start + len(group.heads))
             mine, own = query[:, heads], kv[:, :, heads]
-            if isinstance(store, CompressedStore):
-                store.watch(queries[:, heads], next(facts) if group.policy == "expected_attention" else None)
-            if store is not None:
-                seen.append(store.attend(mine, own, step, dropout))
-            elif group.window:
+            if group.window:
                 seen.append(see_window(mine, own, pick_sinks(own, group, step), group, step, dropout))
             else:
                 seen.append(see_all(mine, own, step, dropout))
+        return seen
+
+    @staticmethod
+    def _write(seen: list[Tensor], dense: Any) -> Tensor:
         z = seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
-        return self.dense(z.transpose(1, 2).flatten(2))
+        return dense(z.transpose(1, 2).flatten(2))
 
-    def _facts(self) -> Iterator[QueryFacts]:
-        """What is known of the heads of each group under expected attention."""
-        start = 0
-        for group in self.groups:
-            if group.policy == "expected_attention":
-                heads = slice(start, start := start + len(group.heads))
-                yield QueryFacts(*(getattr(self, name)[heads] for name in QueryFacts._fields))
+    def _shown(self, place: int, cache: LayerCache) -> Watched:
+        """What the store of a group may look at beside its queries."""
+        assert cache.residual is not None
+        return Watched(self._facts(place), cache.residual, partial(self._w_o, place))
 
-    def _project(self, hidden: Tensor, step: Step, n_last: int) -> tuple[Tensor, Tensor]:
-        """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D."""
-        if n_last == hidden.shape[1] or not (isinstance(self.qkv, FastLinear) and self.qkv.divisible()):
-            states = self._heads(self.qkv(hidden), 3)
+    def _facts(self, place: int) -> QueryFacts | None:
+        """What is known of the heads of a group under expected attention."""
+        if self.groups[place].policy != "expected_attention":
+            return None
+        before = sum(len(group.heads) for group in self.groups[:place] if group.policy == "expected_attention")
+        heads = slice(before, before + len(self.groups[place].heads))
+        return QueryFacts(*(getattr(self, name)[heads] for name in QueryFacts._fields))
+
+    def _w_o(self, place: int) -> Tensor:
+        """The output projections of the heads of a group, `[head, d_head, d_model]`."""
+        before = sum(len(group.heads) for group in self.groups[:place])
+        columns = slice(before * self.d_head, (before + len(self.groups[place].heads)) * self.d_head)
+        return self.dense.weight.detach()[:, columns].T.unflatten(0, (-1, self.d_head))
+
+    def _project(self, hidden: Tensor, step: Step, n_last: int, part: Any) -> tuple[Tensor, Tensor]:
+        """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D.
+
+        `part` has the projection of the heads that are computed: the layer itself, or its Slices.
+        """
+        if n_last == hidden.shape[1] or not (isinstance(part.qkv, FastLinear) and part.qkv.divisible()):
+            states = self._heads(part.qkv(hidden), 3)
             self._rotate(states[:, :, :2], step)
             states = states.permute(2, 0, 3, 1, 4)
             return states[0, :, :, -n_last:], states[1:]
-        query = self._heads(self.qkv.part(hidden[:, -n_last:], 0, self.width), 1)
-        states = self._heads(self.qkv.part(hidden, self.width, 3 * self.width), 2)
+        query = self._heads(part.qkv.part(hidden[:, -n_last:], 0, part.width), 1)
+        states = self._heads(part.qkv.part(hidden, part.width, 3 * part.width), 2)
         self._rotate(query, step)
         self._rotate(states[:, :, :1], step)
         return query[:, :, 0].transpose(1, 2), states.permute(2, 0, 3, 1, 4)
@@ -143,7 +175,11 @@ class PrunedLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
         """The residual after this layer, of the last `n_last` tokens."""
+        if cache is not None:
+            cache.residual = hidden
         written = self._drop(self.attention(self.input_layernorm(hidden), step, cache, n_last))
+        if cache is not None:
+            cache.residual = None
         hidden = hidden[:, -n_last:]
         if self.parallel:
             return hidden + written + self._drop(self.mlp(self.post_attention_layernorm(hidden)))

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
 from transformers.utils import can_return_tuple
 
+from .adaptive import AdaptivePolicy
 from .cache import PrunedCache, real_columns
 from .configuration import PrunedGPTNeoXConfig
 from .layers import PrunedLayer
@@ -43,9 +44,17 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         """Replace the embedding."""
         self.embed_in = value
 
-    def make_cache(self, expected: int = 0, prompt: int = 0) -> PrunedCache:
+    def make_cache(self, policy: Any = None, *, expected: int = 0, prompt: int = 0) -> PrunedCache:
         """An empty KV cache; `expected` tokens, padding included, get their room at once."""
-        return PrunedCache(self.config, expected, self.tricks, prompt)
+        if isinstance(policy, dict):
+            policy = AdaptivePolicy(**policy)
+        if policy is not None and not hasattr(policy, "treatments"):  # not isinstance: remote code makes its own class
+            raise TypeError(
+                f"{policy!r} is no AdaptivePolicy: sizes are given by name, as in make_cache(expected=300)."
+            )
+        if policy is not None and any(isinstance(part, FastLinear) and part.packed for part in self.modules()):
+            raise RuntimeError("packed weights cannot be treated live, as no head can be cut out of them: load anew.")
+        return PrunedCache(self.config, expected, self.tricks, prompt, policy)
 
     @can_return_tuple
     def forward(
@@ -84,6 +93,8 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
                 cache.length = step.n_total
             if record and number < len(self.layers) - 1:
                 states.append(hidden)
+        if past_key_values is not None:
+            past_key_values.note(hidden, step.n_new)
         hidden = self.final_layer_norm(hidden if record else hidden[:, -n_last:])
         return BaseModelOutputWithPast(
             last_hidden_state=hidden[:, -n_last:], past_key_values=past_key_values,
@@ -178,16 +189,18 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         """Replace the unembedding."""
         self.lm_head = new_embeddings
 
-    def make_cache(self, expected: int = 0, prompt: int = 0) -> PrunedCache:
+    def make_cache(self, policy: Any = None, *, expected: int = 0, prompt: int = 0) -> PrunedCache:
         """An empty KV cache for `past_key_values`.
 
         Args:
+            policy: An AdaptivePolicy (or its settings as a dictionary): heads that see every key in this checkpoint are
+                watched, classified and treated while text is generated. None: all is done as the checkpoint says.
             expected: Tokens that will be read, padding included: they get their room at once. 0 if unknown: the cache
                 then grows in steps, which costs some copying.
             prompt: Of these, the tokens of the prompt, after which compressed heads choose their keys. 0: the first
                 call brings the whole prompt.
         """
-        return self.gpt_neox.make_cache(expected, prompt)
+        return self.gpt_neox.make_cache(policy, expected=expected, prompt=prompt)
 
     def pack_weights(self) -> None:
         """Lay all weights out as oneDNN wants them: quicker on a CPU in float32 for 2 to 64 rows (batch × tokens).
@@ -274,7 +287,9 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         kwargs["cache_implementation"] = None  # whichever "dynamic" came from
         kwargs["use_cache"] = setting("use_cache") is not False  # None would read everything anew for every token
         if kwargs.get("past_key_values") is None and kwargs["use_cache"]:
-            kwargs["past_key_values"] = self.make_cache(total, n_prompt)
+            kwargs["past_key_values"] = self.make_cache(expected=total, prompt=n_prompt)
             if setting("is_assistant"):
                 kwargs["past_key_values"].activate_past_recording()
+        elif hasattr(kwargs.get("past_key_values"), "expect"):
+            kwargs["past_key_values"].expect(total, n_prompt)
         return super().generate(inputs, generation_config, *args, **kwargs)

@@ -9,7 +9,12 @@ Each rule answers with a *margin*: how far, as a share of the cut-off, the decid
 
 from typing import Any
 
-from headspec.runtime.thresholds import RoleThresholds
+from .thresholds import RoleThresholds
+
+FAIR_POSITION = 2
+"""A window is judged on queries that see at least FAIR_POSITION × its keys: before, anything fits inside."""
+LEAST_OUTSIDE = 1e-3
+"""With less attention than this outside the sinks, the share that falls into a window means nothing and counts as 0."""
 
 
 def dead_margins(spread: Any, spread_p95: Any, repeat_deviation: Any, induction: Any, cut: RoleThresholds) -> list[Any]:
@@ -37,6 +42,12 @@ def window_margins(window_mass: Any, window_share: Any, induction: Any, cut: Rol
         above(window_share, cut.windowed_share),
         below(induction, cut.protected_induction),
     ]
+
+
+def window_share(inside: Any, sink: Any) -> Any:
+    """Share of the attention outside the sinks that falls into a window, from its attention and that of the sinks."""
+    outside = 1 - sink
+    return (inside / outside.clip(LEAST_OUTSIDE)).clip(max=1.0) * (outside > LEAST_OUTSIDE)
 
 
 def below(value: Any, limit: float) -> Any:

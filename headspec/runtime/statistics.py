@@ -5,6 +5,8 @@ Plain torch: activations in, numbers out. No model, no cut-offs. Shapes: `patter
 of the queries; key 0 is position 0), `z` is `[batch, query, head, d_head]`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,24 @@ def near_mass(pattern: Tensor, positions: Tensor, n_offsets: int, first_key: int
     keys = positions[:, None] - torch.arange(n_offsets, device=pattern.device)
     index = keys.clamp(min=0).expand(*pattern.shape[:2], -1, -1)
     return pattern.gather(-1, index) * (keys >= first_key)
+
+
+def window_masses(
+    pattern: Tensor, first: int, start: int, windows: Sequence[int], n_sinks: int
+) -> tuple[Tensor, Tensor]:
+    """Attention inside each window without the sinks, `[batch, head, query, window]`, and on the sinks, `[…, query]`.
+
+    Args:
+        pattern: `[batch, head, query, key]`.
+        first: Which key is the first query's own.
+        start: The first real key, behind the padding; the sinks are the first real ones.
+        windows: Rising numbers of keys, the query's own included.
+        n_sinks: Their number.
+    """
+    pattern = pattern[..., start:]
+    positions = torch.arange(pattern.shape[2], device=pattern.device) + (first - start)
+    near = near_mass(pattern, positions, windows[-1], first_key=n_sinks).cumsum(-1)
+    return near[..., [window - 1 for window in windows]], sink_mass(pattern, n_sinks)
 
 
 def output_energy(z: Tensor, gram: Tensor) -> Tensor:

@@ -51,6 +51,19 @@ class Step:
 
         return self.once(("to", str(device)), copy)
 
+    def whole(self) -> "Step":
+        """The same columns as if all had come now; for stores that take over heads which have read them."""
+        return self.once(("whole",), self._whole)
+
+    def _whole(self) -> "Step":
+        return Step(0, self.n_total, self.real, self.rotation, self.device, self.tricks, self.frequencies)
+
+    def starts(self) -> list[int] | None:
+        """The first real column of each row; None where no row has padding."""
+        if self.real is None:
+            return None
+        return self.once(("starts",), lambda: self.sink_columns(1)[:, 0].tolist())
+
     def once(self, name: tuple, make: Callable[[], Any]) -> Any:
         """The result of `make`, computed for the first layer that asks and kept for the others."""
         if name not in self._made:

@@ -1,16 +1,19 @@
 """Where the heads of one group keep their keys and values: all of them, or a ring of the latest.
 
 A store answers the same questions whatever it is inside: `attend`, `nbytes`, `change_rows`, `check_crop`,
-`record_past`, `reset`. Those of compressed heads: `compressed.py`.
+`record_past`, `reset`; and, where heads move between stores (`live.py`), `fill`, `keep_heads`, `join`, `everything`.
+Those of compressed heads: `compressed.py`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .attention import pick_sinks, see_all, see_ring, see_window
+from .attention import all_mask, pick_sinks, see_all, see_openly, see_ring, see_window
 from .configuration import HeadGroup
+from .policies import QueryFacts
 from .step import Step
 
 GROWTH = 256
@@ -19,11 +22,24 @@ TAKE_BACK = 128
 """Columns that a ring can take back while it records the past (as for assisted decoding)."""
 
 
+class Watched(NamedTuple):
+    """What stores that watch their heads are shown beside the queries."""
+
+    facts: QueryFacts | None
+    """Of heads under expected attention."""
+    residual: Tensor
+    """That enters the layer, `[batch, column, d_model]`, of the columns that come now."""
+    w_o: Callable[[], Tensor]
+    """Gives the output projections of the heads, `[head, d_head, d_model]`."""
+
+
 class Store:
     """One buffer, `[key or value, batch, head, slot, d_head]`, made when the first keys come."""
 
     def __init__(self, group: HeadGroup):
         self.group = group
+        self.alive = list(range(len(group.heads)))
+        """Places of the heads that are computed, in order."""
         self.buffer: Tensor | None = None
 
     @property
@@ -46,9 +62,41 @@ class Store:
         """Forget everything."""
         self.buffer = None
 
+    @property
+    def n_heads(self) -> int:
+        """Heads that are computed."""
+        return len(self.alive)
+
+    def watched(self) -> int:
+        """How many of the last queries the store wants to see by `watch`, before `attend`."""
+        return 0
+
+    def watch(self, queries: Tensor, seen: "Watched") -> None:
+        """Look at the last queries, `[batch, head, query, d_head]`; comes before `attend`."""
+
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, `[key or value, batch, head, token, d_head]`, and attend: `[…, d_head]`."""
         raise NotImplementedError
+
+    def fill(self, kv: Tensor, step: Step) -> None:
+        """Start with heads that have read a text already; `kv` holds all its columns, `step` is its latest."""
+        raise NotImplementedError
+
+    def everything(self, n_total: int) -> Tensor | None:
+        """Keys and values of all columns, in order; None if some are gone."""
+        return None
+
+    def keep_heads(self, places: list[int]) -> None:
+        """Go on with some of the heads only; the memory of the others is freed."""
+        self.buffer = None if self.buffer is None else self.buffer[:, :, places]
+
+    def join(self, other: "Store") -> bool:
+        """Take over the heads of another store, behind one's own, if both lie alike; otherwise do nothing."""
+        mine, theirs = self.buffer, other.buffer
+        if type(self) is not type(other) or mine is None or theirs is None or mine.shape[3] != theirs.shape[3]:
+            return False
+        self.buffer = torch.cat((mine, theirs), dim=2)
+        return True
 
     def check_crop(self, n_before: int, n_after: int) -> None:
         """An error if the columns from `n_after` on cannot be taken back."""
@@ -76,9 +124,25 @@ class FullStore(Store):
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over all."""
+        return see_all(query, self._keep(kv, step), step, dropout)
+
+    def attend_openly(self, query: Tensor, kv: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """As `attend`, for the last query, and its attention: `[batch, head, 1, key]`."""
+        return see_openly(query, self._keep(kv, step), step.once(("all", 1), lambda: all_mask(step, 1)))
+
+    def fill(self, kv: Tensor, step: Step) -> None:
+        """Keep all of it."""
+        self._keep(kv, step.whole())
+
+    def everything(self, n_total: int) -> Tensor | None:
+        """All of it."""
+        return None if self.buffer is None else self.buffer[:, :, :, :n_total]
+
+    def _keep(self, kv: Tensor, step: Step) -> Tensor:
+        """Put the new columns into the buffer; all columns."""
         self.buffer = buffer = self._writable(self._with_room(kv, step))
         buffer[:, :, :, step.n_past : step.n_total] = kv
-        return see_all(query, buffer[:, :, :, : step.n_total], step, dropout)
+        return buffer[:, :, :, : step.n_total]
 
     def _with_room(self, kv: Tensor, step: Step) -> Tensor:
         old = self.buffer
@@ -109,16 +173,31 @@ class RingStore(Store):
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over sinks and windows."""
-        if step.n_total > self.slots < self.window:
-            self._resize(self.window, step.n_past)
-        buffer = self._room(kv, self.front + self.slots) if self.buffer is None else self._writable(self.buffer)
-        self.buffer = buffer
+        buffer = self._with_slots(kv, step)
         if query.shape[2] == 1:
             self._append(buffer, kv, step)
             return see_ring(query, buffer, self.group, step, dropout)
         near = torch.cat((self._latest(buffer, step.n_past, self.window - 1), kv), dim=3) if step.n_past else kv
         self._append(buffer, kv, step)
         return see_window(query, near, buffer[:, :, :, : self.group.sinks], self.group, step, dropout)
+
+    def fill(self, kv: Tensor, step: Step) -> None:
+        """Keep the sinks and the latest columns."""
+        whole = step.whole()
+        self._append(self._with_slots(kv, whole), kv, whole)
+
+    def everything(self, n_total: int) -> Tensor | None:
+        """All columns, as long as none was overwritten."""
+        if self.buffer is None or n_total > self.slots:
+            return None
+        return self.buffer[:, :, :, self.front : self.front + n_total]
+
+    def join(self, other: Store) -> bool:
+        """Take over the heads of another ring of the same shape."""
+        if not isinstance(other, RingStore) or other.group[1:] != self.group[1:] or not super().join(other):
+            return False
+        self.oldest = max(self.oldest, other.oldest)
+        return True
 
     def check_crop(self, n_before: int, n_after: int) -> None:
         """Whether the windows as of column `n_after` are still there."""
@@ -132,6 +211,14 @@ class RingStore(Store):
     def record_past(self, length: int) -> None:
         """From now on keep as many more keys as `crop` may take back."""
         self._resize(max(self.slots, self.window + TAKE_BACK), length)
+
+    def _with_slots(self, kv: Tensor, step: Step) -> Tensor:
+        """The buffer, with slots for the columns of this step."""
+        if step.n_total > self.slots < self.window:
+            self._resize(self.window, step.n_past)
+        buffer = self._room(kv, self.front + self.slots) if self.buffer is None else self._writable(self.buffer)
+        self.buffer = buffer
+        return buffer
 
     def _resize(self, slots: int, length: int) -> None:
         """More slots, after `length` columns."""

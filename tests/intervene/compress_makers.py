@@ -64,7 +64,7 @@ class Compressible:
     def expected(self, plan: HeadPlan, tokens: Tensor, n_prompt: int) -> Tensor:
         """Logits of every token by the pruned model: the prompt in one piece, then the rest."""
         model = pruned_model(self.sdpa.huggingface, plan)
-        past = model.make_cache(tokens.shape[1], n_prompt)
+        past = model.make_cache(expected=tokens.shape[1], prompt=n_prompt)
         pieces = [n_prompt, tokens.shape[1] - n_prompt]
         return torch.cat([model(part, past_key_values=past).logits for part in tokens.split(pieces, 1)], 1)
 

@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def filled(plan: HeadPlan, n_tokens: int, expected: int, kind: str = "parallel") -> PrunedCache:
     """A cache after a prompt and some single tokens."""
     model = pruned(plan, kind)
-    cache, n_prompt = model.make_cache(expected), max(n_tokens - 3, 1)
+    cache, n_prompt = model.make_cache(expected=expected), max(n_tokens - 3, 1)
     in_chunks(model, TOKENS[:, :n_tokens], [n_prompt] + [1] * (n_tokens - n_prompt), cache=cache)
     return cache
 
@@ -59,7 +59,7 @@ def test_bytes_by_hand() -> None:
 
 
 def test_an_empty_cache_weighs_nothing() -> None:
-    assert pruned().make_cache(100).nbytes == 0
+    assert pruned().make_cache(expected=100).nbytes == 0
 
 
 @pytest.mark.parametrize("expected", [0, 50, 100, 128])
@@ -91,7 +91,7 @@ def test_windows_stop_growing(kind: str) -> None:
 
 def test_half_precision_takes_half_the_bytes() -> None:
     model = copy.deepcopy(pruned()).to(torch.bfloat16)
-    cache = model.make_cache(80)
+    cache = model.make_cache(expected=80)
     in_chunks(model, TOKENS[:, :80], [80], cache=cache)
     assert cache.nbytes == filled(mixed(), 80, 80).nbytes / 2
 
@@ -99,7 +99,7 @@ def test_half_precision_takes_half_the_bytes() -> None:
 def test_without_rings_every_key_is_kept() -> None:
     model = pruned(plan_of(WINDOWS))
     model.tricks.rings = False
-    cache = model.make_cache(100)
+    cache = model.make_cache(expected=100)
     in_chunks(model, TOKENS, [50, 1, 49], cache=cache)
     assert cache.nbytes >= 2 * plan_size(keep_all(), 100).kv_bytes
 
@@ -124,12 +124,12 @@ def test_layers_without_heads_count_columns(wish: dict[str, str]) -> None:
 
 def test_room_that_was_too_small_grows(kind: str) -> None:
     model = pruned(kind=kind)
-    same(in_chunks(model, TOKENS, [3, 1, 60, 36], cache=model.make_cache(7)), hooked(mixed(kind), TOKENS))
+    same(in_chunks(model, TOKENS, [3, 1, 60, 36], cache=model.make_cache(expected=7)), hooked(mixed(kind), TOKENS))
 
 
 def test_buffers_made_for_the_text_stay_where_they_are() -> None:
     model = pruned()
-    cache = model.make_cache(100)
+    cache = model.make_cache(expected=100)
     in_chunks(model, TOKENS[:, :10], [10], cache=cache)
     before = [store.buffer.data_ptr() for layer in cache.layers for store in layer.stores]
     in_chunks(model, TOKENS[:, 10:], [30, 1, 59], cache=cache)

@@ -16,7 +16,7 @@ TWO = TOKENS[:2]
 
 def read(model: Any, chunks: list[int], n_prompt: int = 0, expected: int = 0, **options: Any) -> Tensor:
     """Logits of the first two texts, through a cache that knows the prompt's length."""
-    return in_chunks(model, TWO, chunks, cache=model.make_cache(expected, n_prompt), **options)
+    return in_chunks(model, TWO, chunks, cache=model.make_cache(expected=expected, prompt=n_prompt), **options)
 
 
 # The reference.
@@ -89,7 +89,7 @@ def test_more_than_one_step_of_growth_is_right() -> None:
     tokens = random_ids(1, 256, seed=4)
     tokens = torch.cat((tokens, tokens), dim=1)[:, :256]
     model = compressed("compress:snapkv:0.5")
-    found = in_chunks(model, tokens, [8, *[1] * 20, 228], cache=model.make_cache(12, 8))
+    found = in_chunks(model, tokens, [8, *[1] * 20, 228], cache=model.make_cache(expected=12, prompt=8))
     same(found, reference_logits("compress:snapkv:0.5", tokens, 8), EXACT)
 
 
@@ -122,7 +122,7 @@ def test_padded_rows_give_what_each_gives_alone(text: str, chunks: list[int]) ->
     tokens, mask = torch.cat((tokens, TOKENS[:, 60:]), 1), torch.cat((mask, mask.new_ones(3, 40)), 1)
     places = (mask.cumsum(-1) - 1).clamp(min=0)
     model = compressed(wish)
-    cache, parts, end = model.make_cache(0, 50), [], 0
+    cache, parts, end = model.make_cache(prompt=50), [], 0
     with torch.no_grad():
         for part in tokens.split([*chunks, 1, 5, 34], dim=1):
             start, end = end, end + part.shape[1]
@@ -158,7 +158,7 @@ def test_half_precision_is_near_the_reference(text: str, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("text", FEW)
 def test_with_gradients_the_logits_are_the_same(text: str) -> None:
     model = compressed(text)
-    cache = model.make_cache(0, 50)
+    cache = model.make_cache(prompt=50)
     parts = [model(part, past_key_values=cache).logits for part in TWO.split([40, 10, 1, 49], dim=1)]
     same(torch.cat(parts, 1).detach(), reference_logits(text, TWO, 50), EXACT)
 
@@ -166,7 +166,7 @@ def test_with_gradients_the_logits_are_the_same(text: str) -> None:
 @pytest.mark.parametrize("text", FEW)
 def test_gradients_reach_the_weights_through_what_follows_the_prompt(text: str) -> None:
     model = compressed(text).train()
-    cache = model.make_cache(0, 50)
+    cache = model.make_cache(prompt=50)
     parts = [model(part, past_key_values=cache, use_cache=True).logits for part in TWO.split([50, 1, 30, 19], dim=1)]
     torch.cat(parts, 1).square().mean().backward()
     gradients = [weight.grad for weight in model.parameters()]
@@ -176,7 +176,7 @@ def test_gradients_reach_the_weights_through_what_follows_the_prompt(text: str) 
 @pytest.mark.parametrize("text", FEW)
 def test_a_cache_begun_in_inference_mode_can_be_used_outside(text: str) -> None:
     model = compressed(text)
-    cache, expected = model.make_cache(0, 50), reference_logits(text, TWO, 50)
+    cache, expected = model.make_cache(prompt=50), reference_logits(text, TWO, 50)
     with torch.inference_mode():
         model(TWO[:, :40], past_key_values=cache)
     found = [model(TWO[:, 40:50], past_key_values=cache).logits]

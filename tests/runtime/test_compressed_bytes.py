@@ -19,7 +19,7 @@ PROMPT, NEW = 60, 40
 
 def read(text: Any, n_prompt: int = PROMPT, expected: int = 0, rows: int = 1, n_new: int = 0) -> PrunedCache:
     model = compressed(text)
-    cache = model.make_cache(expected, n_prompt)
+    cache = model.make_cache(expected=expected, prompt=n_prompt)
     tokens = random_ids(rows, n_prompt + n_new)
     in_chunks(model, tokens, [n_prompt, *[1] * n_new], cache=cache)
     return cache
@@ -92,7 +92,7 @@ def test_bytes_held_are_the_bytes_that_a_plan_claims(text: str, n_prompt: int) -
 )
 def test_nothing_of_the_prompt_is_left_beside_what_was_chosen(text: str, keys: int, chunks: list[int]) -> None:
     model = compressed(text)
-    cache = model.make_cache(PROMPT, PROMPT)
+    cache = model.make_cache(expected=PROMPT, prompt=PROMPT)
     in_chunks(model, random_ids(1, PROMPT), chunks, cache=cache)
     assert cache.nbytes == N_HEADS * keys * PER_KEY
     assert sum(tensor.untyped_storage().nbytes() for tensor in tensors_of(cache)) == cache.nbytes
@@ -100,14 +100,14 @@ def test_nothing_of_the_prompt_is_left_beside_what_was_chosen(text: str, keys: i
 
 def test_the_prompt_is_held_whole_until_it_is_complete() -> None:
     model = compressed("compress:snapkv:0.25")
-    cache = model.make_cache(PROMPT + NEW, PROMPT)
+    cache = model.make_cache(expected=PROMPT + NEW, prompt=PROMPT)
     in_chunks(model, random_ids(1, 59), [59], cache=cache)
     assert cache.nbytes == N_HEADS * PROMPT * PER_KEY
 
 
 def test_no_tensor_as_long_as_the_prompt_outlives_it() -> None:
     model = compressed("compress:expected_attention:0.25")
-    cache = model.make_cache(200, 200)
+    cache = model.make_cache(expected=200, prompt=200)
     with torch.no_grad():
         model(random_ids(1, 200), past_key_values=cache, logits_to_keep=1)
     gc.collect()

@@ -18,7 +18,7 @@ TWO = TOKENS[:2]
 
 def opened(model: Any, n_prompt: int = 50, told: int = 0) -> PrunedCache:
     """A cache that has read the beginning of the first two texts."""
-    cache = model.make_cache(0, told)
+    cache = model.make_cache(prompt=told)
     in_chunks(model, TWO[:, :n_prompt], [n_prompt], cache=cache)
     return cache
 
@@ -114,7 +114,7 @@ def test_a_part_of_a_prompt_cannot_be_taken_back_while_its_last_queries_are_watc
 
 def test_a_part_of_a_prompt_can_be_taken_back_where_no_queries_are_watched() -> None:
     model = compressed("compress:expected_attention:0.3")
-    cache = model.make_cache(0, 60)
+    cache = model.make_cache(prompt=60)
     in_chunks(model, torch.cat((TWO[:, :40], random_ids(2, 10, seed=9)), 1), [50], cache=cache)
     cache.crop(-10)
     found = in_chunks(model, TWO[:, 40:], [20, 40], cache=cache)
@@ -124,7 +124,7 @@ def test_a_part_of_a_prompt_can_be_taken_back_where_no_queries_are_watched() -> 
 @pytest.mark.parametrize("text", TEXTS)
 def test_after_a_reset_a_cache_is_as_new(text: str) -> None:
     model = compressed(text)
-    cache = model.make_cache(0, 50)
+    cache = model.make_cache(prompt=50)
     in_chunks(model, random_ids(2, 90, seed=9), [50, 40], cache=cache)
     cache.reset()
     assert cache.nbytes == 0

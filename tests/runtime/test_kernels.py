@@ -37,7 +37,7 @@ def test_prefill_is_fast(use_cache: bool, padded: bool) -> None:
 )
 def test_decoding_is_fast(plan: object, n_groups: int, padded: bool) -> None:
     model, (tokens, mask) = pruned(plan), left_padded(TOKENS, [100, 60 if padded else 100])
-    cache = model.make_cache(100)
+    cache = model.make_cache(expected=100)
     in_chunks(model, tokens[:, :80], [80], mask[:, :80], cache=cache)
     found = calls(lambda: in_chunks(model, tokens[:, 80:81], [1], mask[:, :81], cache=cache))
     assert found.get(FAST) == n_groups

@@ -97,7 +97,7 @@ def test_any_chunks_of_any_plan_give_the_logits_of_the_hooked_model(
 ) -> None:
     plan, chunks = plan_of(data.draw(wishes(kind)), kind), data.draw(chunkings(n_tokens))
     tokens, model = random_ids(2, n_tokens), pruned(plan, kind)
-    same(in_chunks(model, tokens, chunks, cache=model.make_cache(expected)), hooked(plan, tokens))
+    same(in_chunks(model, tokens, chunks, cache=model.make_cache(expected=expected)), hooked(plan, tokens))
 
 
 @settings(max_examples=15, deadline=None)

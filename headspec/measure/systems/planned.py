@@ -14,7 +14,7 @@ class PlannedReading(Reading):
     """Reads through the cache of a pruned model, which holds what each head needs."""
 
     def _make_cache(self, prompt: int, expected: int) -> PrunedCache:
-        return self.model.make_cache(expected, prompt)
+        return self.model.make_cache(expected=expected, prompt=prompt)
 
     def _held(self) -> int:
         return self.cache.nbytes

@@ -1,0 +1,266 @@
+"""Heads that are treated while a text is generated: the store of those that the checkpoint lets see every key.
+
+It reads the prompt in full, looks at it, and lets each head go on in a store of its own kind (`stores.py`,
+`compressed.py`). What is decided: `adaptive.py`; on what grounds: `evidence.py`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .adaptive import FULL, AdaptivePolicy, Judge, describe, may_change
+from .attention import all_mask, see_all, see_openly
+from .configuration import HeadGroup
+from .evidence import Evidence, KnownHeads
+from .parts import Part, Parts
+from .policies import POLICIES
+from .record import Change, LiveLog
+from .step import Step
+from .stores import FullStore, Store, Watched
+
+TOGETHER = 2**20
+"""Rows are looked at together if that makes no more scores than this."""
+
+
+class LiveStore(Store):
+    """The heads of a layer that see every key in the checkpoint, while each is treated by what it does.
+
+    Args:
+        group: Of the checkpoint.
+        expected: Columns that will be read; 0 if unknown.
+        prompt: Columns of the prompt; 0: those of the first call. Where the policy wants to see more, heads are first
+            classified when as much was generated.
+        policy: What is decided.
+        known: What a probe knows of these heads.
+        make_store: Makes an empty store for heads under one treatment.
+        layer: Number of the layer.
+        log: Where changes are noted.
+    """
+
+    def __init__(
+        self, group: HeadGroup, expected: int, context: int, prompt: int, policy: AdaptivePolicy, known: KnownHeads,
+        make_store: Callable[[HeadGroup], Store], layer: int, log: LiveLog,
+    ):  # fmt: skip
+        super().__init__(group)
+        self.expected, self.context, self.prompt, self.layer = expected, context, prompt, layer
+        self.policy, self.known, self.make_store, self.log = policy, known, make_store, log
+        self._begin()
+
+    def _begin(self) -> None:
+        n_heads = len(self.group.heads)
+        self.whole = FullStore(self.group, self.expected, self.context)
+        self.parts = Parts(self.group.heads, self.make_store)
+        self.now: list[HeadGroup | None] = [FULL] * n_heads
+        """What is done with each head; None: it is dead."""
+        self.alive = list(range(n_heads))
+        self.judge = Judge(self.policy, n_heads)
+        self.evidence = Evidence(self.policy.thresholds, self.policy.sinks, self.policy.first_query, self.known)
+        self.settled = 0
+        """Columns read when heads were first classified; 0 before. Until then every key is kept."""
+        self._outputs: list[list[Tensor]] = []
+        self._norms: list[list[Tensor]] = []
+        self._queries: Tensor | None = None
+        self._seen: Watched | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers, whether full or not."""
+        return self.whole.nbytes + sum(part.store.nbytes for part in self.parts)
+
+    def watched(self) -> int:
+        """The observation window, until heads are classified; then the latest, and what compression has to see."""
+        return max(1 if self.settled else self.policy.observed, self._for_policy())
+
+    def watch(self, queries: Tensor, seen: Watched) -> None:
+        """Remember the last queries, and what comes with them."""
+        self._seen, n_kept = seen, self.watched()
+        queries = queries[:, :, max(queries.shape[2] - n_kept, 0) :]
+        before = self._queries if self._for_policy() else None
+        known = queries if before is None else torch.cat((before, queries), dim=2)
+        self._queries = known[:, :, max(known.shape[2] - n_kept, 0) :].detach()
+
+    def _for_policy(self) -> int:
+        """Last queries that the compression of gathering heads needs, as long as some are not compressed."""
+        waiting = self.policy.policy and any(treatment == FULL for treatment in self.now)
+        return POLICIES[self.policy.policy].observed if waiting and not self.policy.watch_only else 0
+
+    def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
+        """Keep the new keys and values, and attend: in full while the prompt is read, by treatment later."""
+        seen = self._go_on(query, kv, step, dropout) if self.settled else self._read(query, kv, step, dropout)
+        self._seen = None  # lets go of the residual
+        return seen
+
+    def _read(self, query: Tensor, kv: Tensor, step: Step, dropout: float) -> Tensor:
+        self.prompt = self.prompt or step.n_total
+        complete = step.n_total >= max(self.prompt, self.policy.first_query + self.policy.observed)
+        if complete and not step.n_past:  # the prompt in one piece: no need to store what is not kept
+            seen, whole = see_all(query, kv, step, dropout), kv
+        else:
+            seen = self.whole.attend(query, kv, step, dropout)
+            held = self.whole.everything(step.n_total)
+            assert held is not None
+            whole = held
+        with torch.no_grad():
+            self._look_back(whole.detach(), step)
+            if complete:
+                self._settle(whole.detach(), step)
+        return seen
+
+    def _look_back(self, kv: Tensor, step: Step) -> None:
+        """Look at those of the new columns that are in the observation window; row by row, unless that is little."""
+        assert self._queries is not None
+        assert self._seen is not None
+        if not self._outputs:
+            batch = kv.shape[1]
+            self.evidence.begin(batch, kv, self._seen.w_o)
+            self._outputs, self._norms = [[] for _ in range(batch)], [[] for _ in range(batch)]
+        first, starts = max(step.n_past, self.prompt - self.policy.observed), step.starts()
+        batch, n_heads = kv.shape[1:3]
+        if starts is None and batch * n_heads * (step.n_total - first) * step.n_total <= TOGETHER:
+            self._look_at_rows(slice(0, batch), kv, first, 0, step)
+            return
+        for row in range(batch):
+            self._look_at_rows(slice(row, row + 1), kv[:, row : row + 1], first, starts[row] if starts else 0, step)
+
+    def _look_at_rows(self, rows: slice, kv: Tensor, first: int, start: int, step: Step) -> None:
+        """Look at the columns from `first` on of rows whose first real column is `start`."""
+        assert self._queries is not None
+        assert self._seen is not None
+        first = max(first, start)
+        n_queries = step.n_total - first
+        if n_queries <= 0:
+            return
+        kv = kv[:, :, :, start:]
+        mask = step.once(("tail", start, n_queries), lambda: tail_mask(n_queries, kv))
+        z, pattern = see_openly(self._queries[rows, :, -n_queries:], kv, mask)
+        self.evidence.look(pattern, first - start, 0, rows)
+        counted = max(self.policy.first_query - (first - start), 0)
+        norms = self._seen.residual[rows, -n_queries:].detach().norm(dim=-1)
+        for row, outputs, sizes in zip(range(rows.start, rows.stop), z.transpose(1, 2), norms, strict=True):
+            self._outputs[row].append(outputs[counted:])
+            self._norms[row].append(sizes[counted:])
+
+    def _settle(self, kv: Tensor, step: Step) -> None:
+        """Enough was seen: classify, and cut the caches down."""
+        self.settled = step.n_total
+        self.evidence.settle([torch.cat(z) for z in self._outputs], [torch.cat(norms) for norms in self._norms])
+        self._outputs, self._norms = [], []
+        borrowed = self.whole.buffer is None  # the keys lie in what the layer has just computed: all must move
+        if borrowed:
+            self.whole.buffer = kv
+        self.parts.begin(FULL, self.whole)
+        self.whole = FullStore(self.group, self.expected, self.context)
+        self._decide(step, all_move=borrowed)
+
+    def _go_on(self, query: Tensor, kv: Tensor, step: Step, dropout: float) -> Tensor:
+        looking = self._due(self.policy.every, step)
+        seen = [self._attend_part(part, query, kv, step, dropout, looking) for part in self.parts]
+        z = self.parts.in_order(seen)
+        if looking:
+            with torch.no_grad():
+                self._look_at_outputs(z)
+                if self.policy.reclassify and self._due(self.policy.reclassify, step):
+                    self._decide(step)
+        return z
+
+    def _due(self, every: int, step: Step) -> bool:
+        """Whether a multiple of so many tokens after the first classification is reached in this step."""
+        return (step.n_total - self.settled) // every > (step.n_past - self.settled) // every
+
+    def _attend_part(self, part: Part, query: Tensor, kv: Tensor, step: Step, dropout: float, looking: bool) -> Tensor:
+        """What the heads of a part see, and a look at it if that is due and every key is there."""
+        mine, own = (query, kv) if part.places is None else (query[:, part.places], kv[:, :, part.places])
+        if not looking:
+            return part.store.attend(mine, own, step, dropout)
+        if isinstance(part.store, FullStore) and step.n_new == 1 and not dropout:
+            z, pattern = part.store.attend_openly(mine, own, step)
+        else:
+            z = part.store.attend(mine, own, step, dropout)
+            everything = part.store.everything(step.n_total)
+            if everything is None:
+                return z
+            _, pattern = see_openly(mine[:, :, -1:], everything, step.once(("all", 1), lambda: all_mask(step, 1)))
+        self._look_at_pattern(pattern.detach(), part.heads, step)
+        return z
+
+    def _look_at_pattern(self, pattern: Tensor, heads: list[int], step: Step) -> None:
+        starts, own = step.starts(), step.n_total - 1
+        if starts is None:
+            self.evidence.look(pattern, own, 0, slice(None), heads)
+            return
+        for row, start in enumerate(starts):
+            if start <= own:
+                self.evidence.look(pattern[row : row + 1], own, start, slice(row, row + 1), heads)
+
+    def _look_at_outputs(self, z: Tensor) -> None:
+        assert self._seen is not None
+        norms = self._seen.residual[:, -1:].detach().norm(dim=-1)
+        self.evidence.watch(z[:, :, -1:].transpose(1, 2), norms, self.alive)
+
+    def _decide(self, step: Step, all_move: bool = False) -> None:
+        """Classify the heads, and carry out what follows and can still be done."""
+        whole = self.parts.has_everything(step.n_total)
+        verdicts = self.judge.judge(self.evidence.margins(self.policy.least), whole)
+        self.evidence.fade(self.policy.memory)
+        wanted = self.policy.treatments(self.layer, step.n_total, verdicts, list(self.now))
+        new = [self._allowed(*pair, step.n_total) for pair in zip(self.now, wanted, strict=True)]
+        if moving := [head for head in self.alive if all_move or new[head] != self.now[head]]:
+            self.parts.move(new, moving, step, self._show)
+            self._go_on_with(new)
+        for head, verdict in enumerate(verdicts):
+            number, text = self.group.heads[head], describe(self.now[head])
+            self.log.note(Change(step.n_total, self.layer, number, verdict.role, verdict.window, text))
+        self.log.n_classifications = self.judge.times
+
+    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None, n_read: int) -> HeadGroup | None:
+        """What is wanted, if it can be done."""
+        possible = may_change(now, wanted, n_read) and (wanted is not None or self.evidence.constant is not None)
+        return wanted if possible else now
+
+    def _show(self, store: Store, heads: list[int]) -> None:
+        """Let the store of some heads watch their last queries."""
+        if n_watched := store.watched():
+            assert self._queries is not None
+            assert self._seen is not None
+            store.watch(self._queries[:, [self.alive.index(head) for head in heads], -n_watched:], self._seen)
+
+    def _go_on_with(self, new: list[HeadGroup | None]) -> None:
+        """Forget what was remembered of heads that have died."""
+        assert self._queries is not None
+        stay = [place for place, head in enumerate(self.alive) if new[head] is not None]
+        self.now, self.alive, self._queries = new, self.parts.alive, self._queries[:, stay]
+
+    def change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Reorder, repeat or select rows of the batch."""
+        for store in self._stores():
+            store.change_rows(change)
+        self.evidence.change_rows(change)
+        self._queries = None if self._queries is None else change(self._queries)
+
+    def check_crop(self, n_before: int, n_after: int) -> None:
+        """Whether the columns from `n_after` on can be taken back: not those of a prompt that was looked at."""
+        if n_after < (self.settled or (n_before if self._outputs else 0)):
+            raise RuntimeError(
+                f"cannot take back {n_before - n_after} tokens: they are among those by which heads are classified."
+            )
+        for store in self._stores():
+            store.check_crop(n_before, n_after)
+
+    def record_past(self, length: int) -> None:
+        """From now on keep what `crop` may take back."""
+        self.parts.recording = True
+        for store in self._stores():
+            store.record_past(length)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._begin()
+
+    def _stores(self) -> list[Store]:
+        return [self.whole, *(part.store for part in self.parts)]
+
+
+def tail_mask(n_queries: int, kv: Tensor) -> Tensor:
+    """True where the last queries see a key of a text without padding: `[query, key]`."""
+    return torch.ones(n_queries, kv.shape[3], dtype=torch.bool, device=kv.device).tril(kv.shape[3] - n_queries)
