@@ -37,8 +37,8 @@ class CompressedStore(Store):
         self.facts: QueryFacts | None = None
 
     def watched(self) -> int:
-        """How many of the last queries the policy still has to see."""
-        return 0 if self.parts else POLICIES[self.group.policy].observed
+        """How many of the last queries the policy still has to see; at least one, with which its facts come."""
+        return 0 if self.parts else max(POLICIES[self.group.policy].observed, 1)
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +48,7 @@ class CompressedStore(Store):
     def watch(self, queries: Tensor, seen: Watched) -> None:
         """Remember the last queries, for the choice; comes before `attend`."""
         if not self.parts:
-            self.facts, n_watched = seen.facts, self.watched()
+            self.facts, n_watched = seen.facts, POLICIES[self.group.policy].observed
             queries = queries[:, :, max(queries.shape[2] - n_watched, 0) :].detach()
             known = queries if self.queries is None else torch.cat((self.queries, queries), dim=2)
             self.queries = known[:, :, max(known.shape[2] - n_watched, 0) :].clone()  # not a view of all that was read
@@ -121,7 +121,7 @@ class CompressedStore(Store):
         """Whether the columns from `n_after` on can be taken back: not those of a prompt that was compressed."""
         for part in self.parts:
             part.check_crop(n_before, n_after)
-        if not self.parts and n_after < n_before and self.watched():
+        if not self.parts and n_after < n_before and POLICIES[self.group.policy].observed:
             raise RuntimeError("cannot take back a part of a prompt whose last queries are being watched (SnapKV).")
 
     def record_past(self, length: int) -> None:

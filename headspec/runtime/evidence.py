@@ -74,8 +74,8 @@ class Evidence:
         self.constant: Tensor | None = None
         """Mean z of the prompt, over all rows: `[head, d_head]`; what would stand in for a dead head."""
 
-    def begin(self, batch: int, like: Tensor, w_o: Callable[[], Tensor]) -> None:
-        """A text begins; `w_o` gives `[head, d_head, d_model]`."""
+    def begin(self, batch: int, like: Tensor, w_o: Callable[[], Tensor | None]) -> None:
+        """A text begins; `w_o` gives `[head, d_head, d_model]`, or None where no head may die."""
         n_heads, wide = len(self.known.may_die), like.new_zeros((), dtype=torch.float32)
         self.known = KnownHeads(*(part.to(like.device) for part in self.known))
         self.from_position = self.from_position.to(like.device)
@@ -83,9 +83,8 @@ class Evidence:
             self.sums[name] = wide.new_zeros(batch, n_heads, len(self.from_position))
         for name in ("energy", "outputs", "peak"):
             self.sums[name] = wide.new_zeros(batch, n_heads)
-        if bool(self.known.may_die.any()):
-            weights = w_o().float()
-            self.gram = weights @ weights.transpose(1, 2)
+        weights = w_o() if bool(self.known.may_die.any()) else None
+        self.gram = None if weights is None else weights.float() @ weights.float().transpose(1, 2)
 
     def look(self, pattern: Tensor, first: int, start: int, rows: slice, heads: Any = slice(None)) -> None:
         """Add the attention of some queries.

@@ -91,8 +91,13 @@ class PrunedAttention(nn.Module):
         heads = slice(before, before + len(self.groups[place].heads))
         return QueryFacts(*(getattr(self, name)[heads] for name in QueryFacts._fields))
 
-    def _w_o(self, place: int) -> Tensor:
-        """The output projections of the heads of a group, `[head, d_head, d_model]`."""
+    def _w_o(self, place: int) -> Tensor | None:
+        """The output projections of the heads of a group, `[head, d_head, d_model]`.
+
+        None where no head can be cut out of the weights, because somebody has hooked or replaced a projection.
+        """
+        if not all(isinstance(part, FastLinear) and part.divisible() for part in (self.qkv, self.dense)):
+            return None
         before = sum(len(group.heads) for group in self.groups[:place])
         columns = slice(before * self.d_head, (before + len(self.groups[place].heads)) * self.d_head)
         return self.dense.weight.detach()[:, columns].T.unflatten(0, (-1, self.d_head))

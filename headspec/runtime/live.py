@@ -154,13 +154,13 @@ class LiveStore(Store):
         self._decide(step, all_move=borrowed)
 
     def _go_on(self, query: Tensor, kv: Tensor, step: Step, dropout: float) -> Tensor:
-        looking = self._due(self.policy.every, step)
+        looking = bool(self.policy.reclassify) and self._due(self.policy.every, step)
         seen = [self._attend_part(part, query, kv, step, dropout, looking) for part in self.parts]
         z = self.parts.in_order(seen)
         if looking:
             with torch.no_grad():
                 self._look_at_outputs(z)
-                if self.policy.reclassify and self._due(self.policy.reclassify, step):
+                if self._due(self.policy.reclassify, step):
                     self._decide(step)
         return z
 

@@ -29,8 +29,8 @@ class Watched(NamedTuple):
     """Of heads under expected attention."""
     residual: Tensor
     """That enters the layer, `[batch, column, d_model]`, of the columns that come now."""
-    w_o: Callable[[], Tensor]
-    """Gives the output projections of the heads, `[head, d_head, d_model]`."""
+    w_o: Callable[[], Tensor | None]
+    """Gives the output projections of the heads, `[head, d_head, d_model]`; None if they cannot be cut."""
 
 
 class Store:
