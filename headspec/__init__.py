@@ -52,6 +52,7 @@ _HOMES = {
     "analyze": "headspec.pipeline",
     "AdaptivePolicy": "headspec.runtime.adaptive",
     "LiveRecord": "headspec.runtime.record",
+    "runtime_model": "headspec.generation.model",
     "live_generate": "headspec.intervene.live",
     "benchmark": "headspec.comparison",
     "Lineup": "headspec.comparison",

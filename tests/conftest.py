@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, and threads of small models wait for each other
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,7 +1,6 @@
 """Cutting heads out of the weights of a GPT-NeoX, layer by layer. Reads a model, never changes it."""
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +9,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from headspec.classify.confirm import does_induction
-from headspec.classify.head_map import HeadMap, HeadStatus, HeadVerdict
+from headspec.classify.head_map import HeadMap
+from headspec.classify.live_facts import head_facts
 from headspec.export.names import huggingface_name
 from headspec.heads import HeadId
 from headspec.load.pruned import register
@@ -40,28 +39,6 @@ def _alike(treatment: Treatment) -> HeadGroup:
         shared = treatment.allocation is Allocation.ADAKV
         return HeadGroup((), 0, 0, treatment.policy, treatment.budget, shared, treatment.latest)
     return HeadGroup(())
-
-
-def head_facts(head_map: HeadMap) -> dict[str, Any]:
-    """What live generation has to know of a map: scores that a prompt cannot show, and which heads must not go.
-
-    Those are induction heads, and candidates that a search has refused to remove.
-    """
-    layers = [
-        head_map.verdicts[row : row + head_map.about.n_heads] for row in range(0, len(head_map), head_map.about.n_heads)
-    ]
-
-    def numbers(name: str) -> list[list[float | None]]:
-        found = [[dict(verdict.evidence).get(name, math.nan) for verdict in layer] for layer in layers]
-        return [[round(value, 4) if math.isfinite(value) else None for value in layer] for layer in found]
-
-    def is_protected(verdict: HeadVerdict) -> bool:
-        return does_induction(verdict, head_map) or verdict.status in (HeadStatus.PROTECTED, HeadStatus.REJECTED)
-
-    return {
-        "induction": numbers("induction_score"), "repeat_deviation": numbers("repeat_deviation"),
-        "protected": [[verdict.head.head for verdict in layer if is_protected(verdict)] for layer in layers],
-    }  # fmt: skip
 
 
 def pruned_config(

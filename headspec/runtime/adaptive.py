@@ -4,7 +4,7 @@ Numbers in, verdicts and treatments out. What they rest on is in `evidence.py`, 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ class AdaptivePolicy:
     say that a search has refused to remove it.
     """
 
+    __no_type_check__ = True  # to runtime type checkers, as JSON gives the thresholds as a dictionary
+
     thresholds: RoleThresholds = field(default_factory=RoleThresholds)
     """Cut-offs, the same that the offline classification uses."""
     sinks: int = 4
@@ -69,6 +71,9 @@ class AdaptivePolicy:
     """Queries at earlier positions do not count."""
     least: int = 8
     """Queries that must have been looked at, in every row, before they decide anything."""
+    caution: float = 1.5
+    """What heads write varies less on one prompt than on many texts: the cut-offs for dead heads are divided by this.
+    Source: on the demo model's `select` text (docs/live-evidence.md)."""
     dead: bool = True
     """Whether heads may be called dead."""
     together: bool = True
@@ -79,13 +84,9 @@ class AdaptivePolicy:
     def __post_init__(self) -> None:
         if isinstance(self.thresholds, dict):
             object.__setattr__(self, "thresholds", RoleThresholds(**self.thresholds))
-        least = {"sinks": 0, "observed": 1, "every": 1, "reclassify": 0, "dwell": 1, "first_query": 0, "least": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ValueError(f"{name}={value!r}: want a whole number, {lowest} or more.")
-        if not 0 <= self.memory <= 1 or not self.hysteresis >= 0:
-            raise ValueError(f"memory={self.memory}, hysteresis={self.hysteresis}: want [0, 1], and 0 or more.")
+        if not hasattr(self.thresholds, "windowed_mass"):  # not isinstance: remote code makes its own class
+            raise TypeError(f"thresholds={self.thresholds!r}: want RoleThresholds, or their values as a dictionary.")
+        self._check_numbers()
         if self.reclassify % self.every:
             raise ValueError(f"reclassify={self.reclassify}: want a multiple of every={self.every}, or 0.")
         if self.policy and self.policy not in POLICIES:
@@ -95,9 +96,31 @@ class AdaptivePolicy:
         if wrong := what_is_wrong(self.for_gathering()._replace(heads=(0,))):
             raise ValueError(f"policy {self.policy!r} with budget={self.budget!r}, latest={self.latest} {wrong}.")
 
+    def _check_numbers(self) -> None:
+        """Refuse numbers outside their range, and switches that are none."""
+        for name in ("shared", "dead", "together", "watch_only"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}: want True or False.")
+        least = {"sinks": 0, "observed": 1, "every": 1, "reclassify": 0, "dwell": 1, "first_query": 0, "least": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"{name}={value!r}: want a whole number, {lowest} or more.")
+        if not 0 <= self.memory <= 1 or not self.hysteresis >= 0 or not self.caution > 0:
+            raise ValueError(
+                f"memory={self.memory}, hysteresis={self.hysteresis}, caution={self.caution}: want [0, 1], 0 or more, "
+                "and more than 0."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and for `AdaptivePolicy(**values)`."""
         return {**asdict(self), "thresholds": {**asdict(self.thresholds), "windows": list(self.thresholds.windows)}}
+
+    def cut_offs(self) -> RoleThresholds:
+        """The thresholds for what a single prompt shows."""
+        cut = self.thresholds
+        spread, p95 = cut.dead_spread / self.caution, cut.dead_spread_p95 / self.caution
+        return replace(cut, dead_spread=spread, dead_spread_p95=p95)
 
     def for_gathering(self) -> HeadGroup:
         """The treatment of gathering heads."""

@@ -35,13 +35,12 @@ def all_mask(step: Step, n_queries: int) -> Tensor | None:
     return (seen | (keys == queries))[:, None]  # padding sees itself: nobody reads it, but it must not become NaN
 
 
-def see_openly(query: Tensor, kv: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention over the keys where `mask` is True (None: all), and its weights in float32: `[…, query, key]`."""
-    scores = query @ kv[0].transpose(-1, -2) * query.shape[-1] ** -0.5
+def attention(query: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+    """The weights of attention over the keys where `mask` is True (None: all): `[batch, head, query, key]`, float32."""
+    scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    pattern = scores.softmax(-1, dtype=torch.float32)
-    return pattern.to(kv.dtype) @ kv[1], pattern
+    return scores.softmax(-1, dtype=torch.float32)
 
 
 def see_window(query: Tensor, kv: Tensor, sinks: Tensor, group: HeadGroup, step: Step, dropout: float = 0.0) -> Tensor:

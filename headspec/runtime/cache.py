@@ -127,7 +127,8 @@ class PrunedCache(Cache):
         """
         self.config, self.tricks, self.policy = config, tricks or Tricks(), policy
         self.log: LiveLog | None = None
-        self._item_bytes, self._told = 0, bool(expected or prompt)
+        self._n_classifications = 0
+        self._item_bytes, self._told = 0, (expected, prompt)
         self.layers: list[LayerCache]
         super().__init__(layers=self._make_layers(expected, prompt))
         self.real: Tensor | None = None
@@ -168,8 +169,9 @@ class PrunedCache(Cache):
 
     def expect(self, expected: int, prompt: int) -> None:
         """Tell an empty cache with a policy, if nobody has: columns that will be read, and those of the prompt."""
-        if self.policy is None or self._told or self.get_seq_length():
+        if self.policy is None or all(self._told) or self.get_seq_length():
             return
+        expected, prompt = (told or known for told, known in zip(self._told, (expected, prompt), strict=True))
         live = [store for layer in self.layers for store in layer.stores if isinstance(store, LiveStore)]
         recording = any(store.parts.recording for store in live)
         self.layers = self._make_layers(expected, prompt)
@@ -190,7 +192,9 @@ class PrunedCache(Cache):
         self.log.n_rows, self.log.n_prompt = len(hidden), self.log.n_prompt or self.prompt or n_new
         self._item_bytes = hidden.element_size()
         after, every = self.get_seq_length() - self.log.n_prompt, self.policy.every
-        if 0 <= after < n_new or after // every > (after - n_new) // every:
+        classified = self.log.n_classifications > self._n_classifications
+        self._n_classifications = self.log.n_classifications
+        if classified or 0 <= after < n_new or after // every > (after - n_new) // every:
             self.log.held.append(self._held())
 
     def _held(self) -> Held:
@@ -225,6 +229,7 @@ class PrunedCache(Cache):
         self.real = None
         if self.log is not None:
             self.log.forget()
+            self._n_classifications = 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows as beam search wants them."""

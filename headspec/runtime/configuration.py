@@ -72,13 +72,21 @@ class PrunedGPTNeoXConfig(GPTNeoXConfig):
         """Refuse facts of other heads than there are."""
         if not self.head_facts:
             return
-        sizes = [[len(layer) for layer in self.head_facts.get(name, ())] for name in ("induction", "repeat_deviation")]
         n_layers, n_heads = self.num_hidden_layers, self.num_attention_heads
-        protected = self.head_facts.get("protected", ())
-        if sizes != [[n_heads] * n_layers] * 2 or len(protected) != n_layers:
+        try:
+            grids = [[list(row) for row in self.head_facts[name]] for name in ("induction", "repeat_deviation")]
+            protected = [list(row) for row in self.head_facts["protected"]]
+        except (TypeError, KeyError):
+            grids, protected = [], []
+        shapes = [[len(row) for row in grid] for grid in grids]
+        numbers = all(
+            value is None or isinstance(value, int | float) for grid in grids for row in grid for value in row
+        )
+        heads = all(type(head) is int and 0 <= head < n_heads for row in protected for head in row)
+        if shapes != [[n_heads] * n_layers] * 2 or not numbers or len(protected) != n_layers or not heads:
             raise ValueError(
                 f"head_facts do not fit this checkpoint: want induction and repeat_deviation of {n_heads} heads in "
-                f"each of {n_layers} layers, and a list of protected heads for each layer."
+                f"each of {n_layers} layers, numbers or null, and a list of protected heads for each layer."
             )
 
     def _check_head_groups(self) -> None:

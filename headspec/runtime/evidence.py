@@ -15,7 +15,7 @@ from .statistics import output_energy, window_masses
 from .thresholds import RoleThresholds
 
 PASSAGE = 16
-"""Queries of the prompt whose output spread is averaged; the liveliest passage counts for `dead_spread_p95`."""
+"""Queries of the prompt whose output spread is averaged; the 95th percentile of these counts for `dead_spread_p95`."""
 
 
 class KnownHeads(NamedTuple):
@@ -120,13 +120,17 @@ class Evidence:
         self.constant = torch.cat(list(outputs)).float().mean(0)
         for row, (z, norms) in enumerate(zip(outputs, residual_norms, strict=True)):
             spread = self._spread(z[None], norms[None])[0]
-            for passage in spread.split(PASSAGE):
-                self._add_spread(passage[None], slice(row, row + 1))
+            self._add_spread(spread[None], slice(row, row + 1))
+            if len(spread):
+                means = torch.stack([passage.mean(0) for passage in spread.split(PASSAGE)])
+                self._raise_peak(torch.quantile(means, 0.95, dim=0)[None], slice(row, row + 1))
 
     def watch(self, z: Tensor, residual_norms: Tensor, heads: Any = slice(None)) -> None:
         """Add what the heads write now: z `[batch, query, head, d_head]` of these heads, norms `[batch, query]`."""
         if self.constant is not None:
-            self._add_spread(self._spread(z, residual_norms, heads), slice(None), heads)
+            spread = self._spread(z, residual_norms, heads)
+            self._add_spread(spread, slice(None), heads)
+            self._raise_peak(spread.mean(1), slice(None), heads)
 
     def _spread(self, z: Tensor, norms: Tensor, heads: Any = slice(None)) -> Tensor:
         """‖(z − z̄) W_O‖² / ‖residual‖²: `[batch, query, head]`."""
@@ -140,8 +144,10 @@ class Evidence:
         if spread.shape[1]:
             self._add("energy", rows, heads, spread.sum(1))
             self._add("outputs", rows, heads, spread.shape[1])
-            rise = (spread.mean(1) - self.sums["peak"][rows, heads]).clamp(min=0)
-            self._add("peak", rows, heads, rise)
+
+    def _raise_peak(self, spread: Tensor, rows: slice, heads: Any = slice(None)) -> None:
+        """The liveliest `[row, head]` so far counts."""
+        self._add("peak", rows, heads, (spread - self.sums["peak"][rows, heads]).clamp(min=0))
 
     def _add(self, name: str, rows: slice, heads: Any, value: Any) -> None:
         """Not in place: what inference mode has made could not be changed outside it."""
@@ -158,7 +164,7 @@ class Evidence:
         """Reorder, repeat or select rows of the batch."""
         self.sums = {name: change(value) for name, value in self.sums.items()}
 
-    def margins(self, least: float) -> Margins:
+    def margins(self, least: int) -> Margins:
         """Margins of every head; of windows and outputs that fewer than `least` queries speak for, they are −∞."""
         sums, never = self.sums, torch.tensor(-torch.inf)
         n_queries = sums["counted"].clamp(min=1e-9)

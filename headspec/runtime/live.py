@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from .adaptive import FULL, AdaptivePolicy, Judge, describe, may_change
-from .attention import all_mask, see_all, see_openly
+from .attention import all_mask, attention, see_all
 from .configuration import HeadGroup
 from .evidence import Evidence, KnownHeads
 from .parts import Part, Parts
 from .policies import POLICIES
 from .record import Change, LiveLog
 from .step import Step
-from .stores import FullStore, Store, Watched
+from .stores import TAKE_BACK, FullStore, Store, Watched
 
+SAMPLED = 512
+"""Columns of a prompt of which it is kept what the heads write."""
 TOGETHER = 2**20
 """Rows are looked at together if that makes no more scores than this."""
 
@@ -43,25 +45,29 @@ class LiveStore(Store):
         make_store: Callable[[HeadGroup], Store], layer: int, log: LiveLog,
     ):  # fmt: skip
         super().__init__(group)
-        self.expected, self.context, self.prompt, self.layer = expected, context, prompt, layer
+        self.expected, self.context, self.told, self.layer = expected, context, prompt, layer
         self.policy, self.known, self.make_store, self.log = policy, known, make_store, log
+        self._may_die = bool(known.may_die.any())
         self._begin()
 
     def _begin(self) -> None:
-        n_heads = len(self.group.heads)
+        n_heads, self.prompt = len(self.group.heads), self.told
         self.whole = FullStore(self.group, self.expected, self.context)
         self.parts = Parts(self.group.heads, self.make_store)
         self.now: list[HeadGroup | None] = [FULL] * n_heads
         """What is done with each head; None: it is dead."""
         self.alive = list(range(n_heads))
         self.judge = Judge(self.policy, n_heads)
-        self.evidence = Evidence(self.policy.thresholds, self.policy.sinks, self.policy.first_query, self.known)
+        self.evidence = Evidence(self.policy.cut_offs(), self.policy.sinks, self.policy.first_query, self.known)
         self.settled = 0
         """Columns read when heads were first classified; 0 before. Until then every key is kept."""
         self._outputs: list[list[Tensor]] = []
         self._norms: list[list[Tensor]] = []
         self._queries: Tensor | None = None
+        self._n_shown = self._n_read = 0
+        """Queries that came last; columns read with those before them."""
         self._seen: Watched | None = None
+        self._all: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -69,31 +75,52 @@ class LiveStore(Store):
         return self.whole.nbytes + sum(part.store.nbytes for part in self.parts)
 
     def watched(self) -> int:
-        """The observation window, until heads are classified; then the latest, and what compression has to see."""
+        """Until heads are classified the observation window, or all queries, if what heads write matters; then the
+        latest, and what compression has to see."""
+        if not self.settled and self._may_die:
+            return self.context
+        return self._n_kept()
+
+    def _n_kept(self) -> int:
         return max(1 if self.settled else self.policy.observed, self._for_policy())
 
     def watch(self, queries: Tensor, seen: Watched) -> None:
         """Remember the last queries, and what comes with them."""
-        self._seen, n_kept = seen, self.watched()
+        self._seen, self._all, n_kept = seen, queries, self._n_kept()
         queries = queries[:, :, max(queries.shape[2] - n_kept, 0) :]
-        before = self._queries if self._for_policy() else None
+        self._n_shown, before = queries.shape[2], self._queries if self._for_policy() else None
+        n_kept += TAKE_BACK if self.parts.recording and self._for_policy() else 0
         known = queries if before is None else torch.cat((before, queries), dim=2)
         self._queries = known[:, :, max(known.shape[2] - n_kept, 0) :].detach()
 
     def _for_policy(self) -> int:
-        """Last queries that the compression of gathering heads needs, as long as some are not compressed."""
-        waiting = self.policy.policy and any(treatment == FULL for treatment in self.now)
+        """Last queries that the compression of gathering heads needs, as long as some can still be compressed."""
+        n_left = self._n_read - (TAKE_BACK if self.parts.recording else 0)
+        can = [what == FULL or what.window > n_left for what in self.now if what is not None]
+        waiting = self.policy.policy and any(can)
         return POLICIES[self.policy.policy].observed if waiting and not self.policy.watch_only else 0
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend: in full while the prompt is read, by treatment later."""
+        self._forget_taken_back(self._n_read - step.n_past)
         seen = self._go_on(query, kv, step, dropout) if self.settled else self._read(query, kv, step, dropout)
-        self._seen = None  # lets go of the residual
+        self._seen, self._all, self._n_read = None, None, step.n_total  # lets go of the residual
         return seen
+
+    def _forget_taken_back(self, number: int) -> None:
+        """Drop the queries of so many columns before those that come now."""
+        if number > 0 and self._queries is not None and self._queries.shape[2] > self._n_shown:
+            before, new = self._queries.tensor_split([self._queries.shape[2] - self._n_shown], dim=2)
+            self._queries = torch.cat((before[:, :, : max(before.shape[2] - number, 0)], new), dim=2)
 
     def _read(self, query: Tensor, kv: Tensor, step: Step, dropout: float) -> Tensor:
         self.prompt = self.prompt or step.n_total
-        complete = step.n_total >= max(self.prompt, self.policy.first_query + self.policy.observed)
+        enough = 0 if self.parts.recording else self.policy.first_query + self.policy.observed  # no end that may go
+        complete = step.n_total >= max(self.prompt, enough)
+        n_last = query.shape[2]
+        if self._may_die:
+            assert self._all is not None
+            query = self._all  # of all new columns, also where only the last ones are wanted
         if complete and not step.n_past:  # the prompt in one piece: no need to store what is not kept
             seen, whole = see_all(query, kv, step, dropout), kv
         else:
@@ -102,20 +129,37 @@ class LiveStore(Store):
             assert held is not None
             whole = held
         with torch.no_grad():
+            self._begin_looking(whole)
             self._look_back(whole.detach(), step)
+            if self._may_die:
+                self._sample_outputs(seen.detach(), step)
             if complete:
                 self._settle(whole.detach(), step)
-        return seen
+        return seen[:, :, -n_last:]
 
-    def _look_back(self, kv: Tensor, step: Step) -> None:
-        """Look at those of the new columns that are in the observation window; row by row, unless that is little."""
-        assert self._queries is not None
+    def _begin_looking(self, kv: Tensor) -> None:
         assert self._seen is not None
         if not self._outputs:
             batch = kv.shape[1]
             self.evidence.begin(batch, kv, self._seen.w_o)
             self._outputs, self._norms = [[] for _ in range(batch)], [[] for _ in range(batch)]
-        first, starts = max(step.n_past, self.prompt - self.policy.observed), step.starts()
+
+    def _sample_outputs(self, z: Tensor, step: Step) -> None:
+        """Keep what the heads write for some of the new columns, `SAMPLED` of a prompt, evenly spaced."""
+        assert self._seen is not None
+        starts, stride = step.starts(), -(-self.prompt // SAMPLED)
+        for row in range(len(z)):
+            first = (starts[row] if starts else 0) + self.policy.first_query
+            columns = range(max(first, first + -(-(step.n_past - first) // stride) * stride), step.n_total, stride)
+            places = [column - step.n_past for column in columns]
+            self._outputs[row].append(z[row, :, places].transpose(0, 1))
+            self._norms[row].append(self._seen.residual[row, places].detach().norm(dim=-1))
+
+    def _look_back(self, kv: Tensor, step: Step) -> None:
+        """Look at those of the new columns that are in the observation window; row by row, unless that is little."""
+        assert self._queries is not None
+        end = max(self.prompt, step.n_total)  # a long piece may follow a short prompt
+        first, starts = max(step.n_past, end - self.policy.observed), step.starts()
         batch, n_heads = kv.shape[1:3]
         if starts is None and batch * n_heads * (step.n_total - first) * step.n_total <= TOGETHER:
             self._look_at_rows(slice(0, batch), kv, first, 0, step)
@@ -126,25 +170,19 @@ class LiveStore(Store):
     def _look_at_rows(self, rows: slice, kv: Tensor, first: int, start: int, step: Step) -> None:
         """Look at the columns from `first` on of rows whose first real column is `start`."""
         assert self._queries is not None
-        assert self._seen is not None
         first = max(first, start)
         n_queries = step.n_total - first
         if n_queries <= 0:
             return
         kv = kv[:, :, :, start:]
         mask = step.once(("tail", start, n_queries), lambda: tail_mask(n_queries, kv))
-        z, pattern = see_openly(self._queries[rows, :, -n_queries:], kv, mask)
-        self.evidence.look(pattern, first - start, 0, rows)
-        counted = max(self.policy.first_query - (first - start), 0)
-        norms = self._seen.residual[rows, -n_queries:].detach().norm(dim=-1)
-        for row, outputs, sizes in zip(range(rows.start, rows.stop), z.transpose(1, 2), norms, strict=True):
-            self._outputs[row].append(outputs[counted:])
-            self._norms[row].append(sizes[counted:])
+        self.evidence.look(attention(self._queries[rows, :, -n_queries:], kv[0], mask), first - start, 0, rows)
 
     def _settle(self, kv: Tensor, step: Step) -> None:
         """Enough was seen: classify, and cut the caches down."""
         self.settled = step.n_total
-        self.evidence.settle([torch.cat(z) for z in self._outputs], [torch.cat(norms) for norms in self._norms])
+        if self._may_die:
+            self.evidence.settle([torch.cat(z) for z in self._outputs], [torch.cat(norms) for norms in self._norms])
         self._outputs, self._norms = [], []
         borrowed = self.whole.buffer is None  # the keys lie in what the layer has just computed: all must move
         if borrowed:
@@ -180,7 +218,7 @@ class LiveStore(Store):
             everything = part.store.everything(step.n_total)
             if everything is None:
                 return z
-            _, pattern = see_openly(mine[:, :, -1:], everything, step.once(("all", 1), lambda: all_mask(step, 1)))
+            pattern = attention(mine[:, :, -1:], everything[0], step.once(("all", 1), lambda: all_mask(step, 1)))
         self._look_at_pattern(pattern.detach(), part.heads, step)
         return z
 
@@ -204,7 +242,7 @@ class LiveStore(Store):
         verdicts = self.judge.judge(self.evidence.margins(self.policy.least), whole)
         self.evidence.fade(self.policy.memory)
         wanted = self.policy.treatments(self.layer, step.n_total, verdicts, list(self.now))
-        new = [self._allowed(*pair, step.n_total) for pair in zip(self.now, wanted, strict=True)]
+        new = [self._allowed(*pair, step) for pair in zip(self.now, wanted, strict=True)]
         if moving := [head for head in self.alive if all_move or new[head] != self.now[head]]:
             self.parts.move(new, moving, step, self._show)
             self._go_on_with(new)
@@ -213,10 +251,11 @@ class LiveStore(Store):
             self.log.note(Change(step.n_total, self.layer, number, verdict.role, verdict.window, text))
         self.log.n_classifications = self.judge.times
 
-    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None, n_read: int) -> HeadGroup | None:
-        """What is wanted, if it can be done."""
-        possible = may_change(now, wanted, n_read) and (wanted is not None or self.evidence.constant is not None)
-        return wanted if possible else now
+    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None, step: Step) -> HeadGroup | None:
+        """What is wanted, if it can be done; keys are not chosen of columns that may be taken back."""
+        possible = may_change(now, wanted, step.n_total) and (wanted is not None or self.evidence.constant is not None)
+        open_end = self.parts.recording and step.n_past >= self.prompt and step.n_new > 1
+        return now if not possible or (open_end and wanted is not None and wanted.policy) else wanted
 
     def _show(self, store: Store, heads: list[int]) -> None:
         """Let the store of some heads watch their last queries."""
@@ -236,6 +275,9 @@ class LiveStore(Store):
         for store in self._stores():
             store.change_rows(change)
         self.evidence.change_rows(change)
+        if self._outputs:
+            rows = change(torch.arange(len(self._outputs))).tolist()
+            self._outputs, self._norms = ([list(part[row]) for row in rows] for part in (self._outputs, self._norms))
         self._queries = None if self._queries is None else change(self._queries)
 
     def check_crop(self, n_before: int, n_after: int) -> None:
@@ -255,7 +297,9 @@ class LiveStore(Store):
 
     def reset(self) -> None:
         """Forget everything."""
+        recording = self.parts.recording
         self._begin()
+        self.parts.recording = recording
 
     def _stores(self) -> list[Store]:
         return [self.whole, *(part.store for part in self.parts)]

@@ -52,7 +52,9 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
             raise TypeError(
                 f"{policy!r} is no AdaptivePolicy: sizes are given by name, as in make_cache(expected=300)."
             )
-        if policy is not None and any(isinstance(part, FastLinear) and part.packed for part in self.modules()):
+        if policy is not None and any(
+            isinstance(part, FastLinear) and part.packed is not None for part in self.modules()
+        ):
             raise RuntimeError("packed weights cannot be treated live, as no head can be cut out of them: load anew.")
         return PrunedCache(self.config, expected, self.tricks, prompt, policy)
 

@@ -94,15 +94,15 @@ class Parts:
         self.alive = [head for head, treatment in enumerate(new) if treatment is not None]
         for treatment, (heads, kv) in coming.items():
             store = self.make_store(treatment._replace(heads=tuple(self.numbers[head] for head in heads)))
+            if self.recording:
+                store.record_past(0)  # before it is filled: what `crop` may need lies in what it is filled with
             show(store, heads)
             store.fill(kv[0] if len(kv) == 1 else torch.cat(kv, dim=2), step)
-            self._add(treatment, heads, store, step)
+            self._add(treatment, heads, store)
         self._reorder(step.device)
 
-    def _add(self, treatment: HeadGroup, heads: list[int], store: Store, step: Step) -> None:
+    def _add(self, treatment: HeadGroup, heads: list[int], store: Store) -> None:
         """Heads come under a treatment, beside those that are under it already if their stores are alike."""
-        if self.recording:
-            store.record_past(step.n_total)
         for number, part in enumerate(self.parts):
             if part.treatment == treatment and part.store.join(store):
                 self.parts[number] = part._replace(heads=part.heads + heads)

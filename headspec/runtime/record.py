@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 SCHEMA = "headspec.LiveRecord/1"
 DEAD = "mean"
@@ -115,7 +115,7 @@ class LiveRecord:
                 raise ValueError("it has another schema")
             changes = tuple(Change(*_typed(Change, change)) for change in values.pop("changes"))
             held = tuple(Held(*_typed(Held, moment)) for moment in values.pop("held"))
-            return cls(changes=changes, held=held, **values)
+            return _checked(cls(changes=changes, held=held, **values))
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,6 +151,17 @@ class LiveLog:
             **self.about, n_rows=self.n_rows, n_prompt=self.n_prompt, n_read=now.at, changes=tuple(self.changes),
             n_classifications=self.n_classifications, held=tuple(held),
         )  # fmt: skip
+
+
+def _checked(record: LiveRecord) -> LiveRecord:
+    """The record, if its fields are of the right types."""
+    for name, want in LiveRecord.__annotations__.items():
+        kind: Any = get_origin(want) or want
+        if not isinstance(value := getattr(record, name), kind):
+            raise TypeError(f"{name}={value!r}")
+    if not record.held:
+        raise ValueError("it says nothing of bytes held")
+    return record
 
 
 def _typed(kind: type, values: Sequence[Any]) -> Sequence[Any]:

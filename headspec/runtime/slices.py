@@ -18,6 +18,8 @@ class Slices:
         constants: What stands in for z of all its heads, `[head, d_head]`; only those of dead heads are used.
     """
 
+    @torch.inference_mode(False)  # what inference mode makes could not be used outside it
+    @torch.no_grad()
     def __init__(self, attention: Any, alive: Sequence[int], constants: Tensor):
         d_head, n_heads = attention.d_head, attention.width // attention.d_head
         self.alive, self.width = tuple(alive), len(alive) * d_head

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import all_mask, pick_sinks, see_all, see_openly, see_ring, see_window
+from .attention import all_mask, attention, pick_sinks, see_all, see_ring, see_window
 from .configuration import HeadGroup
 from .policies import QueryFacts
 from .step import Step
@@ -128,7 +128,9 @@ class FullStore(Store):
 
     def attend_openly(self, query: Tensor, kv: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """As `attend`, for the last query, and its attention: `[batch, head, 1, key]`."""
-        return see_openly(query, self._keep(kv, step), step.once(("all", 1), lambda: all_mask(step, 1)))
+        keys, values = self._keep(kv, step)
+        pattern = attention(query, keys, step.once(("all", 1), lambda: all_mask(step, 1)))
+        return pattern.to(values.dtype) @ values, pattern
 
     def fill(self, kv: Tensor, step: Step) -> None:
         """Keep all of it."""
@@ -188,7 +190,7 @@ class RingStore(Store):
 
     def everything(self, n_total: int) -> Tensor | None:
         """All columns, as long as none was overwritten."""
-        if self.buffer is None or n_total > self.slots:
+        if self.buffer is None or n_total > self.slots or self.oldest > 0:
             return None
         return self.buffer[:, :, :, self.front : self.front + n_total]
 

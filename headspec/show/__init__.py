@@ -3,7 +3,8 @@
 `headspec.show.attention(model, text, heads)` draws patterns in Jupyter; `headspec.show.draw_all` writes the PNGs.
 `roles`, `statistic`, `offsets`, `by_position`, `clusters` and `pareto` return plotly figures; `save_page` writes one as
 a page that works offline, `save_all` writes all of an analysis. Of a benchmark, `quality_figure`, `speed_figure` and
-`roofline_figure` return a part each, `benchmark_figures` all that its rows allow.
+`roofline_figure` return a part each, `benchmark_figures` all that its rows allow. `timeline` and `timeline_png` show
+every head over a text that was generated with live treatment.
 """
 
 from importlib import import_module
@@ -19,6 +20,8 @@ _NAMES = {
     "tradeoff": ("pareto", "pareto_png"),
     "forecasts": ("prediction",),
     "benchmark": ("benchmark_figures", "quality_figure", "speed_figure", "roofline_figure"),
+    "live_timeline": ("timeline",),
+    "live_timeline_png": ("timeline_png",),
     "page": ("save_page", "save_all"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

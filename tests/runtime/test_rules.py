@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headspec.runtime.rules import above, below, dead_margins, window_margins
+from headspec.runtime.rules import LEAST_OUTSIDE, above, below, dead_margins, window_margins, window_share
 from headspec.runtime.thresholds import RoleThresholds
 
 CUT = RoleThresholds(
@@ -79,3 +79,22 @@ def test_arrays_and_tensors_get_the_same_margins_as_numbers() -> None:
 def test_what_was_not_measured_passes_no_rule() -> None:
     assert not dead_margins(0.0, 0.0, float("nan"), 0.0, CUT)[2] >= 0
     assert not above(np.array([np.nan]), 0.5)[0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("inside", "sink", "share"),
+    [(0.25, 0.5, 0.5), (0.5, 0.5, 1.0), (0.0, 0.0, 0.0), (0.3, 0.0, 0.3), (0.0, 1.0, 0.0), (1e-6, 1 - 1e-6, 0.0)],
+)
+def test_window_share_by_hand(inside: float, sink: float, share: float) -> None:
+    for array in (np.array, torch.tensor):
+        assert float(window_share(array([inside]), array([sink]))[0]) == pytest.approx(share)
+
+
+@given(inside=shares, sink=shares)
+def test_a_window_share_is_a_share(inside: float, sink: float) -> None:
+    assert 0 <= window_share(np.array(inside), np.array(sink)) <= 1
+
+
+@pytest.mark.parametrize(("outside", "counts"), [(LEAST_OUTSIDE * 0.99, False), (LEAST_OUTSIDE * 1.01, True)])
+def test_with_hardly_anything_outside_the_sinks_a_share_means_nothing(outside: float, counts: bool) -> None:
+    assert (window_share(np.array(outside), np.array(1 - outside)) > 0.9) == counts

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headspec.runtime.statistics import attention_entropy, near_mass, output_energy, sink_mass
+from headspec.runtime.statistics import attention_entropy, near_mass, output_energy, sink_mass, window_masses
 
 ROWS = [[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.5, 0.25, 0.25]]
 """One head, three queries: each row is a query's attention on the keys 0, 1, 2."""
@@ -105,3 +105,35 @@ def test_output_energy_is_the_squared_norm_of_what_the_head_writes() -> None:
     z = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
     written = torch.einsum("bqhd,hdm->bqhm", z, w_o)
     torch.testing.assert_close(output_energy(z, w_o @ w_o.mT), written.square().sum(-1))
+
+
+def test_window_masses_by_hand() -> None:
+    weights = pattern([[0.0, 0.0, 0.1, 0.2, 0.0, 0.3, 0.4]])
+    inside, sink = window_masses(weights, first=6, start=2, windows=(1, 2, 4), n_sinks=1)
+    assert inside[0, 0, 0].tolist() == pytest.approx([0.4, 0.7, 0.9])
+    assert sink[0, 0].tolist() == pytest.approx([0.1])
+
+
+def test_window_masses_count_no_sink_twice() -> None:
+    inside, sink = window_masses(pattern([[0.25, 0.25, 0.5]]), first=2, start=0, windows=(1, 3), n_sinks=2)
+    assert inside.flatten().tolist() == [0.5, 0.5]
+    assert sink.item() == 0.5
+
+
+@pytest.mark.parametrize("n_sinks", [0, 2])
+@pytest.mark.parametrize("start", [0, 5])
+def test_window_masses_are_those_of_loops(start: int, n_sinks: int) -> None:
+    found = random_pattern(8, 20)
+    found[..., :start] = 0
+    inside, sink = window_masses(found, 12, start, (2, 3, 9), n_sinks)
+    for query, weights in enumerate(found[1, 2]):
+        own = 12 + query
+        for number, window in enumerate((2, 3, 9)):
+            keys = [key for key in range(own - window + 1, own + 1) if key >= start + n_sinks]
+            assert inside[1, 2, query, number].item() == pytest.approx(weights[keys].sum().item(), abs=1e-6)
+        assert sink[1, 2, query].item() == pytest.approx(weights[start : start + n_sinks].sum().item(), abs=1e-6)
+
+
+def test_a_window_of_all_keys_and_the_sinks_hold_everything() -> None:
+    inside, sink = window_masses(random_pattern(8, 20), 12, 0, (1, 20), 3)
+    assert (inside[..., -1] + sink).flatten().tolist() == pytest.approx([1.0] * 48)

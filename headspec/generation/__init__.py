@@ -1,0 +1,1 @@
+"""Generates text in headspec's runtime, with heads as they are or treated live."""
