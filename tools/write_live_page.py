@@ -86,7 +86,9 @@ def main() -> None:
     kinds = ", ".join(f"{kind} ({len(texts)})" for kind, texts in prompts.items())
     parts = [HEADER.format(kinds=kinds), agreement(judged, head_map), flips(judged), quality(judged), READING]
     (ROOT / "docs" / "live-evidence.md").write_text("".join(parts), encoding="utf-8")
-    timeline_png(next(each for each in judged if each.system == "live, re-classified").records[0], IMAGES / "timeline.png")
+    timeline_png(
+        next(each for each in judged if each.system == "live, re-classified").records[0], IMAGES / "timeline.png"
+    )
 
 
 def judge(model: Any, kind: str, name: str, running: Running, texts: list[Any]) -> Judged:
@@ -144,9 +146,7 @@ def agreement(judged: list[Judged], head_map: HeadMap) -> str:
     ]  # fmt: skip
     n_prompts = {each.kind: len(each.records) for each in watched}
     for kind, share in by_kind.items():
-        cells = [
-            f"{crossed.loc[kind].get((a, b), 0) / n_prompts[kind]:.1f}" for a in names for b in names if a != b
-        ]
+        cells = [f"{crossed.loc[kind].get((a, b), 0) / n_prompts[kind]:.1f}" for a in names for b in names if a != b]
         lines.append(f"| {kind} | {share:.0%} | " + " | ".join(cells) + " |")
     by_head = roles.pivot_table(index="head", columns="kind", values="agrees", aggfunc="mean", sort=False)
     worst = by_head.mean(axis=1).sort_values().head(8).index
@@ -175,7 +175,10 @@ def flips(judged: list[Judged]) -> str:
             records = next(each.records for each in judged if (each.kind, each.system) == (kind, system))
             n_heads = sum(len(record.heads()) for record in records)
             changing = sum(len({(flip.layer, flip.head) for flip in record.flips()}) for record in records)
-            cells += [f"{100 * sum(len(record.flips()) for record in records) / n_heads:.1f}", f"{changing / n_heads:.1%}"]
+            cells += [
+                f"{100 * sum(len(record.flips()) for record in records) / n_heads:.1f}",
+                f"{changing / n_heads:.1%}",
+            ]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n"
 
@@ -197,7 +200,9 @@ def quality(judged: list[Judged]) -> str:
     lines += ["", "Perplexity of the 256 tokens:", "", "| | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for system in dict.fromkeys(each.system for each in judged if not each.system.startswith("watched")):
         mine = {each.kind: each for each in judged if each.system == system}
-        lines.append(f"| {system} | " + " | ".join(f"{np.exp(mine[kind].found.loss.mean()):.2f}" for kind in kinds) + " |")
+        lines.append(
+            f"| {system} | " + " | ".join(f"{np.exp(mine[kind].found.loss.mean()):.2f}" for kind in kinds) + " |"
+        )
     return "\n".join(lines) + "\n\n"
 
 

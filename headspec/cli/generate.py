@@ -178,7 +178,7 @@ def _print_record(record: "LiveRecord") -> None:
     moments = [next((moment for moment in record.held if moment.at == first), None), record.held[-1]]
     for name, words in (
         ("KV cache holds", lambda moment: bytes_words(moment.kv_bytes)),
-        ("with all keys it would", lambda moment: bytes_words(moment.full_bytes)),
+        ("with every key it would", lambda moment: bytes_words(moment.full_bytes)),
         ("saved", lambda moment: f"{1 - moment.kv_bytes / moment.full_bytes:.1%}"),
     ):
         table.add_row(name, *("" if moment is None else words(moment) for moment in moments))

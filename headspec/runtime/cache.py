@@ -15,7 +15,7 @@ from .evidence import KnownHeads
 from .live import LiveStore
 from .record import Held, LiveLog, LiveRecord
 from .slices import Slices
-from .stores import FullStore, RingStore, Store
+from .stores import FullStore, RingStore, Store, slots_for
 from .tricks import Tricks
 
 
@@ -128,7 +128,7 @@ class PrunedCache(Cache):
         self.config, self.tricks, self.policy = config, tricks or Tricks(), policy
         self.log: LiveLog | None = None
         self._n_classifications = 0
-        self._item_bytes, self._told = 0, (expected, prompt)
+        self._item_bytes, self._told = 0, (min(expected, config.max_position_embeddings), prompt)
         self.layers: list[LayerCache]
         super().__init__(layers=self._make_layers(expected, prompt))
         self.real: Tensor | None = None
@@ -172,8 +172,10 @@ class PrunedCache(Cache):
         if self.policy is None or all(self._told) or self.get_seq_length():
             return
         expected, prompt = (told or known for told, known in zip(self._told, (expected, prompt), strict=True))
+        expected = min(expected, self.config.max_position_embeddings)
         live = [store for layer in self.layers for store in layer.stores if isinstance(store, LiveStore)]
         recording = any(store.parts.recording for store in live)
+        self._told = (expected, prompt)
         self.layers = self._make_layers(expected, prompt)
         if recording:
             self.activate_past_recording()
@@ -202,8 +204,9 @@ class PrunedCache(Cache):
         assert self.log is not None
         n_heads = sum(len(store.group.heads) for layer in self.layers for store in layer.stores)
         d_head = self.config.hidden_size // self.config.num_attention_heads
-        row_bytes = 2 * n_heads * d_head * self._item_bytes * self.get_seq_length()
-        return Held(self.get_seq_length(), self.nbytes, self.log.n_rows * row_bytes)
+        n_read, context = self.get_seq_length(), self.config.max_position_embeddings
+        row_bytes = 2 * n_heads * d_head * self._item_bytes * slots_for(n_read, self._told[0], context)
+        return Held(n_read, self.nbytes, self.log.n_rows * row_bytes)
 
     @property
     def nbytes(self) -> int:

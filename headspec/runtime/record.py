@@ -40,7 +40,8 @@ class Held(NamedTuple):
     kv_bytes: int
     """What all buffers hold, full or not."""
     full_bytes: int
-    """What the keys and values read so far would take if every head of the checkpoint kept them all."""
+    """What they would hold if every head of the checkpoint kept every key, with the same room for what is still to come
+    (on hooks neither has any)."""
 
 
 @dataclass(frozen=True)

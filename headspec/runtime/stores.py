@@ -149,12 +149,16 @@ class FullStore(Store):
     def _with_room(self, kv: Tensor, step: Step) -> Tensor:
         old = self.buffer
         if old is None or old.shape[3] < step.n_total:
-            grown = min(-(-step.n_total // GROWTH) * GROWTH, self.context)
-            self.buffer = self._room(kv, self.expected if step.n_total <= self.expected else grown)
+            self.buffer = self._room(kv, slots_for(step.n_total, self.expected, self.context))
             if old is not None:
                 self.buffer[:, :, :, : old.shape[3]] = old
         assert self.buffer is not None
         return self.buffer
+
+
+def slots_for(n_total: int, expected: int, context: int) -> int:
+    """Slots of a full store for so many columns: for all that are expected, or in steps."""
+    return expected if n_total <= expected else min(-(-n_total // GROWTH) * GROWTH, context)
 
 
 class RingStore(Store):

@@ -36,7 +36,7 @@ HELD_COLOR, FULL_COLOR = LINE_COLORS[0], FAINT_INK
 ROW_HEIGHT, MOST_ROWS_HEIGHT, BYTES_HEIGHT, BETWEEN = 20, 1400, 150, 34
 """Pixels."""
 X_TITLE = "tokens read"
-HELD_NAME, FULL_NAME = "bytes held, free room included", "bytes of all keys read so far"
+HELD_NAME, FULL_NAME = "bytes held", "if every head kept every key"
 
 
 def timeline(record: LiveRecord) -> Figure:

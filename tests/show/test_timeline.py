@@ -160,7 +160,7 @@ def test_changes_of_role_are_marked() -> None:
 
 def test_bytes_stand_below_in_a_unit_that_fits() -> None:
     figure = timeline(by_hand())
-    held, full = trace(figure, "bytes held"), trace(figure, "bytes of all keys")
+    held, full = trace(figure, "bytes held"), trace(figure, "if every head")
     assert list(zip(held.x, held.y, strict=True)) == [(100, 40.0), (125, 45.0), (150, 50.0)]
     assert list(full.y) == [100.0, 125.0, 150.0]
     assert figure.layout.yaxis2.title.text == "KV cache, kB"
