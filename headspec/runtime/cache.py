@@ -30,6 +30,7 @@ class LayerCache(CacheLayerMixin):
         self.length = 0
         """Columns read, padding included."""
         self.stores = [make_store(group) for group in groups]
+        self._live = any(isinstance(store, LiveStore) for store in self.stores)
         self.slices: Slices | None = None
         """The projections without the heads that have died in this text."""
         self.residual: Tensor | None = None
@@ -42,18 +43,16 @@ class LayerCache(CacheLayerMixin):
 
     def cut(self, attention: Any) -> None:
         """Slice heads that have died out of the projections of the layer; they count from the next tokens on."""
+        if not self._live:
+            return
         alive, before = list[int](), 0
         for store in self.stores:
             alive.extend(before + place for place in store.alive)
             before += len(store.group.heads)
         if len(alive) < (before if self.slices is None else len(self.slices.alive)):
-            self.slices = Slices(
-                attention,
-                alive,
-                torch.cat(
-                    [_constants(store, attention.dense.weight.new_zeros(attention.d_head)) for store in self.stores]
-                ),
-            )
+            nothing = attention.dense.weight.new_zeros(attention.d_head)
+            constants = torch.cat([_constants(store, nothing) for store in self.stores])
+            self.slices = Slices(attention, alive, constants)
 
     def get_seq_length(self) -> int:
         """Columns read."""

@@ -87,6 +87,6 @@ def live(source: PlainModel, policy: AdaptivePolicy, name: str, head_map: HeadMa
         head_map.about.check_model(source.name, keep_all.about.n_layers, keep_all.about.n_heads)
 
     def open_live() -> LiveReading:
-        return LiveReading(pruned_model(source.huggingface, keep_all, head_map=head_map), policy)
+        return LiveReading(pruned_model(source.huggingface, keep_all, {"model": source.name}, head_map), policy)
 
     return System(system.name, system.label, system.standing, open_live, keep_all)
