@@ -46,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_ablate_prints_every_measure_with_its_interval(run: Run, neox_folder: Path) -> None:
     code, printed, said = run("ablate", neox_folder, "L0H1=zero", "L1H0=window:4", *SMALL)
     assert code == 0, said
-    assert f"2 treated heads of {neox_folder}" in printed.replace("\n", "")
+    assert f"2treatedheadsof{neox_folder}" in "".join(printed.split())  # long names are broken
     for name in ("perplexity increase", "kl", "top1 agreement", "induction accuracy", "needle accuracy"):
         assert name in printed
     assert "measuring 2 treated heads on packaged select.txt" in said
