@@ -102,7 +102,9 @@ def _loading(twin: bool, files: list[str]) -> str:
     return (
         f"## Loading\n\n{code}\n\nThis runs the Python files of this folder ({', '.join(files)}), which need torch and "
         "transformers (5.20 or later) only. Where headspec is installed, `headspec.register()` takes its own files "
-        "instead, without `trust_remote_code`. On a CPU, `model.pack_weights()` makes batches faster."
+        "instead, without `trust_remote_code`. On a CPU, `model.pack_weights()` makes batches faster.\n\n"
+        'Heads that see every key here can be treated by what they do on a prompt: `cache = model.make_cache({"every": '
+        "16})`, `model.generate(..., past_key_values=cache)`, `cache.record()`."
     )
 
 
