@@ -81,7 +81,11 @@ def test_where_the_end_is_not_known_full_heads_grow_in_steps() -> None:
 def test_bytes_claimed_are_bytes_held(script: Script, n_tokens: int) -> None:
     cache = read(script, n_tokens)
     assert cache.nbytes == really_held(cache)
-    assert cache.record().held[-1] == (n_tokens, cache.nbytes, N_ROWS * PER_KEY * 2 * N_HEADS * GROWTH)  # with room to grow
+    assert cache.record().held[-1] == (
+        n_tokens,
+        cache.nbytes,
+        N_ROWS * PER_KEY * 2 * N_HEADS * GROWTH,
+    )  # with room to grow
 
 
 @pytest.mark.parametrize("how", ["whole", "chunks", "last logits"])
