@@ -178,7 +178,7 @@ def flips(judged: list[Judged]) -> str:
     """How often roles change while 256 tokens follow, if nothing is done about it."""
     lines = [
         "## How often do roles change during a generation?", "",
-        "Nothing is treated here, so that every head can be judged all along: changes of role in 256 tokens (four classifications after the",
+        "Nothing is treated here, so that every head can be judged all along: changes of role in 256 tokens (three classifications after the",
         "first), per 100 heads, and the share of heads that ever change, with hysteresis and dwell as by default and without them.", "",
         "| prompts | flips per 100 heads | heads that ever change | without hysteresis and dwell | heads that ever change |",
         "|---|---|---|---|---|",
