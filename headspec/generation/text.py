@@ -104,7 +104,9 @@ def generate_text(
             streamer=clock, pad_token_id=_padding(model), **how,
         )  # fmt: skip
     new = written[0, ids.shape[1] :]
-    return Generation(prompt, _words(new, tokenizer), ids.shape[1], clock.seconds, cache and cache.record())
+    return Generation(
+        prompt, _words(new, tokenizer), ids.shape[1], clock.seconds, None if cache is None else cache.record()
+    )
 
 
 class _Clock(BaseStreamer):

@@ -86,7 +86,7 @@ def live_generate(
     """
     policy = _policy(policy)
     _check_model(model, policy)
-    facts = _facts(model, head_map) if policy.dead else None
+    facts = _facts(model, head_map)
     _check_settings(max_new_tokens, temperature)
     ids = _ids(model, prompt, max_new_tokens)
     run = _Run(model, policy, facts, ids)
@@ -114,8 +114,8 @@ class _Run:
         heads = range(known.n_heads)
         self.layers = [
             LiveLayer(
-                layer, policy, KnownHeads.of(facts, layer, heads), self.log, partial(_w_o, model, layer), self.past,
-                frequencies,
+                layer, policy, KnownHeads.of(facts, layer, heads, policy.dead), self.log,
+                partial(_w_o, model, layer), self.past, frequencies,
             )
             for layer in range(known.n_layers)
         ]  # fmt: skip

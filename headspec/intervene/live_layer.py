@@ -188,7 +188,8 @@ class LiveLayer:
         verdicts = self.judge.judge(self.evidence.margins(self.policy.least), self._whole())
         self.evidence.fade(self.policy.memory)
         wanted = self.policy.treatments(self.layer, self.n_total, verdicts, list(self.now))
-        new = [self._allowed(*pair) for pair in zip(self.now, wanted, strict=True)]
+        may_die = self.evidence.known.may_die.tolist()
+        new = [self._allowed(*each) for each in zip(self.now, wanted, may_die, strict=True)]
         if new != self.now:
             self._treat(new)
         for head, verdict in enumerate(verdicts):
@@ -196,9 +197,10 @@ class LiveLayer:
             self.log.note(Change(self.n_total, self.layer, head, verdict.role, verdict.window, text))
         self.log.n_classifications = self.judge.times
 
-    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None) -> HeadGroup | None:
+    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None, may_die: bool) -> HeadGroup | None:
         """What is wanted, if it can be done."""
-        possible = may_change(now, wanted, self.n_total) and (wanted is not None or self.evidence.constant is not None)
+        dies = may_die and self.evidence.constant is not None
+        possible = may_change(now, wanted, self.n_total) and (wanted is not None or dies)
         return wanted if possible else now
 
     def _treat(self, new: Sequence[HeadGroup | None]) -> None:

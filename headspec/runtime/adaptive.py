@@ -128,7 +128,7 @@ class AdaptivePolicy:
 
     def verdict(self, dead: float, fits: Sequence[float] | None, before: Verdict) -> Verdict:
         """What a head is taken for, from its margins; `fits` is None where not every key is there to judge by."""
-        if before.role == DEAD or (self.dead and dead >= 0):
+        if (before.role == DEAD and not self.watch_only) or (self.dead and dead >= 0):
             return Verdict(DEAD)
         if fits is None:
             return before

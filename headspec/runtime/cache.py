@@ -127,7 +127,9 @@ class PrunedCache(Cache):
         self.config, self.tricks, self.policy = config, tricks or Tricks(), policy
         self.log: LiveLog | None = None
         self._n_classifications = 0
-        self._item_bytes, self._told = 0, (min(expected, config.max_position_embeddings), prompt)
+        self._item_bytes, self._own = 0, (min(expected, config.max_position_embeddings), prompt)
+        self._told = self._own
+        """Columns expected, and those of the prompt, as far as they are known; in `_own` by who made the cache."""
         self.layers: list[LayerCache]
         super().__init__(layers=self._make_layers(expected, prompt))
         self.real: Tensor | None = None
@@ -154,7 +156,7 @@ class PrunedCache(Cache):
             if self.policy is None or group[1:] != FULL[1:]:
                 return make(group)
             assert self.log is not None
-            known = KnownHeads.of(config.head_facts if self.policy.dead else None, layer, group.heads)
+            known = KnownHeads.of(config.head_facts, layer, group.heads, self.policy.dead)
             return LiveStore(group, expected, context, prompt, self.policy, known, make, layer, self.log)
 
         layers = [
@@ -172,6 +174,10 @@ class PrunedCache(Cache):
             return
         expected, prompt = (told or known for told, known in zip(self._told, (expected, prompt), strict=True))
         expected = min(expected, self.config.max_position_embeddings)
+        self._make_anew(expected, prompt)
+
+    def _make_anew(self, expected: int, prompt: int) -> None:
+        """Empty stores for other lengths; whether the past is recorded stays as it was."""
         live = [store for layer in self.layers for store in layer.stores if isinstance(store, LiveStore)]
         recording = any(store.parts.recording for store in live)
         self._told = (expected, prompt)
@@ -195,7 +201,7 @@ class PrunedCache(Cache):
         after, every = self.get_seq_length() - self.log.n_prompt, self.policy.every
         classified = self.log.n_classifications > self._n_classifications
         self._n_classifications = self.log.n_classifications
-        if classified or 0 <= after < n_new or after // every > (after - n_new) // every:
+        if classified or 0 <= after < n_new or (after > 0 and after // every > (after - n_new) // every):
             self.log.held.append(self._held())
 
     def _held(self) -> Held:
@@ -222,6 +228,8 @@ class PrunedCache(Cache):
         for layer in self.layers:
             layer.after_crop(tokens_to_remove)
         super().crop(tokens_to_remove)
+        if self.log is not None:
+            self.log.take_back(self.get_seq_length())
         if self.real is not None:
             self.real = self.real[:, : self.get_seq_length()]
 
@@ -230,8 +238,8 @@ class PrunedCache(Cache):
         super().reset()
         self.real = None
         if self.log is not None:
-            self.log.forget()
             self._n_classifications = 0
+            self._make_anew(*self._own)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows as beam search wants them."""

@@ -35,8 +35,10 @@ class KnownHeads(NamedTuple):
         return cls(unknown, unknown, torch.zeros(n_heads, dtype=torch.bool))
 
     @classmethod
-    def of(cls, facts: dict[str, Any] | None, layer: int, heads: Sequence[int]) -> "KnownHeads":
-        """From the configuration's `head_facts`, of some heads of a layer."""
+    def of(
+        cls, facts: dict[str, Any] | None, layer: int, heads: Sequence[int], dead: bool = True
+    ) -> "KnownHeads":  # fmt: skip
+        """From the configuration's `head_facts`, of some heads of a layer; without `dead` none of them may die."""
         if not facts:
             return cls.nothing(len(heads))
         nan = float("nan")
@@ -44,7 +46,9 @@ class KnownHeads(NamedTuple):
             torch.tensor([nan if (value := facts[name][layer][head]) is None else value for head in heads])
             for name in ("induction", "repeat_deviation")
         )
-        return cls(induction, deviation, torch.tensor([head not in facts["protected"][layer] for head in heads]))
+        return cls(
+            induction, deviation, torch.tensor([dead and head not in facts["protected"][layer] for head in heads])
+        )
 
 
 class Margins(NamedTuple):
@@ -79,7 +83,7 @@ class Evidence:
         n_heads, wide = len(self.known.may_die), like.new_zeros((), dtype=torch.float32)
         self.known = KnownHeads(*(part.to(like.device) for part in self.known))
         self.from_position = self.from_position.to(like.device)
-        for name in ("inside", "sink", "counted"):
+        for name in ("inside", "sink", "counted", "seen"):
             self.sums[name] = wide.new_zeros(batch, n_heads, len(self.from_position))
         for name in ("energy", "outputs", "peak"):
             self.sums[name] = wide.new_zeros(batch, n_heads)
@@ -104,6 +108,7 @@ class Evidence:
         found = {
             "inside": torch.einsum("bhqw,qw->bhw", inside, fair), "sink": torch.einsum("bhq,qw->bhw", sink, fair),
             "counted": fair.sum(0).expand(inside.shape[0], inside.shape[1], -1),
+            "seen": fair.sum(0).expand(inside.shape[0], inside.shape[1], -1),
         }  # fmt: skip
         for name, value in found.items():
             self._add(name, rows, heads, value)
@@ -157,7 +162,7 @@ class Evidence:
 
     def fade(self, share: float) -> None:
         """From now on what was seen so far counts less: `share` of what it did."""
-        for name in self.sums:
+        for name in self.sums.keys() - {"seen"}:
             self.sums[name] = self.sums[name] * share
 
     def change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -171,7 +176,7 @@ class Evidence:
         inside, sink = sums["inside"] / n_queries, sums["sink"] / n_queries
         induction = self.known.induction.nan_to_num(0.0)[:, None].expand_as(inside)
         fits = torch.stack(window_margins(inside + sink, window_share(inside, sink), induction, self.cut)).amin(0)
-        fits = torch.where(sums["counted"] >= least, fits, never.to(fits)).amin(0)
+        fits = torch.where(sums["seen"] >= least, fits, never.to(fits)).amin(0)
         spread, peak = (sums["energy"] / sums["outputs"].clamp(min=1e-9)).sqrt(), sums["peak"].sqrt()
         repeats, induction = (part.expand_as(spread) for part in (self.known.repeat_deviation, self.known.induction))
         dead = torch.stack(dead_margins(spread, peak, repeats, induction, self.cut)).nan_to_num(nan=-torch.inf).amin(0)

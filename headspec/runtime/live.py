@@ -91,7 +91,7 @@ class LiveStore(Store):
         self._n_shown, before = queries.shape[2], self._queries if self._for_policy() else None
         n_kept += TAKE_BACK if self.parts.recording and self._for_policy() else 0
         known = queries if before is None else torch.cat((before, queries), dim=2)
-        self._queries = known[:, :, max(known.shape[2] - n_kept, 0) :].detach()
+        self._queries = known[:, :, max(known.shape[2] - n_kept, 0) :].detach().clone()  # not a view of all that came
 
     def _for_policy(self) -> int:
         """Last queries that the compression of gathering heads needs, as long as some can still be compressed."""
@@ -117,6 +117,10 @@ class LiveStore(Store):
         self.prompt = self.prompt or step.n_total
         enough = 0 if self.parts.recording else self.policy.first_query + self.policy.observed  # no end that may go
         complete = step.n_total >= max(self.prompt, enough)
+        if step.real is not None and not bool(
+            step.real[[start < step.n_total for start in step.starts() or []], -1].all()
+        ):
+            raise ValueError("heads are looked at from the end of the prompt: pad on the left.")
         n_last = query.shape[2]
         if self._may_die:
             assert self._all is not None
@@ -242,7 +246,8 @@ class LiveStore(Store):
         verdicts = self.judge.judge(self.evidence.margins(self.policy.least), whole)
         self.evidence.fade(self.policy.memory)
         wanted = self.policy.treatments(self.layer, step.n_total, verdicts, list(self.now))
-        new = [self._allowed(*pair, step) for pair in zip(self.now, wanted, strict=True)]
+        may_die = self.known.may_die.tolist()
+        new = [self._allowed(*each, step) for each in zip(self.now, wanted, may_die, strict=True)]
         if moving := [head for head in self.alive if all_move or new[head] != self.now[head]]:
             self.parts.move(new, moving, step, self._show)
             self._go_on_with(new)
@@ -251,9 +256,12 @@ class LiveStore(Store):
             self.log.note(Change(step.n_total, self.layer, number, verdict.role, verdict.window, text))
         self.log.n_classifications = self.judge.times
 
-    def _allowed(self, now: HeadGroup | None, wanted: HeadGroup | None, step: Step) -> HeadGroup | None:
+    def _allowed(
+        self, now: HeadGroup | None, wanted: HeadGroup | None, may_die: bool, step: Step
+    ) -> HeadGroup | None:  # fmt: skip
         """What is wanted, if it can be done; keys are not chosen of columns that may be taken back."""
-        possible = may_change(now, wanted, step.n_total) and (wanted is not None or self.evidence.constant is not None)
+        dies = may_die and self.evidence.constant is not None
+        possible = may_change(now, wanted, step.n_total) and (wanted is not None or dies)
         open_end = self.parts.recording and step.n_past >= self.prompt and step.n_new > 1
         return now if not possible or (open_end and wanted is not None and wanted.policy) else wanted
 

@@ -109,6 +109,7 @@ class Parts:
                 return
         self.parts.append(Part(heads, treatment, store))
 
+    @torch.inference_mode(False)  # what inference mode makes could not be used with autograd
     def _reorder(self, device: Any) -> None:
         flat = [head for part in self.parts for head in part.heads]
         in_order = flat == self.alive

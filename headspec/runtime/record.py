@@ -91,8 +91,11 @@ class LiveRecord:
     @property
     def skipped(self) -> int:
         """How often a head was not computed for a token: summed over dead heads and tokens, for each row."""
-        dead = (change for change in self.at(self.n_read).values() if change.treatment == DEAD)
-        return sum(self.n_read - change.at for change in dead)
+        since: dict[tuple[int, int], int] = {}
+        for change in self.changes:
+            if change.treatment == DEAD and change.at <= self.n_read:
+                since.setdefault((change.layer, change.head), change.at)
+        return sum(self.n_read - at for at in since.values())
 
     @property
     def kv_share(self) -> float:
@@ -136,6 +139,10 @@ class LiveLog:
         self.changes: list[Change] = []
         self.held: list[Held] = []
         self._last: dict[tuple[int, int], Change] = {}
+
+    def take_back(self, n_read: int) -> None:
+        """Columns after so many are taken back."""
+        self.held = [moment for moment in self.held if moment.at <= n_read]
 
     def note(self, change: Change) -> None:
         """A head's role and treatment as they are now; kept if they have changed."""

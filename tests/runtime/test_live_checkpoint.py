@@ -9,6 +9,7 @@ from live_makers import ANYTHING, N_PROMPT, QUICK, Script, live, live_stores, re
 from runtime_makers import in_chunks, left_padded, random_ids, same
 
 from headspec.runtime.adaptive import AdaptivePolicy
+from headspec.runtime.stores import GROWTH
 
 N_TOKENS = 64
 TEXTS = random_ids(2, N_TOKENS, seed=21)
@@ -85,7 +86,7 @@ def test_bytes_are_compared_with_those_of_the_checkpoints_heads() -> None:
     model = live(plan=PLANS["removed"])
     cache = model.make_cache(AdaptivePolicy(**QUICK, thresholds=ANYTHING))
     in_chunks(model, TEXTS[:1], CHUNKS, cache=cache)
-    assert cache.record().held[-1] == (N_TOKENS, 0, 5 * N_TOKENS * 2 * 16 * 4)
+    assert cache.record().held[-1] == (N_TOKENS, 0, 5 * GROWTH * 2 * 16 * 4)
 
 
 def test_a_checkpoint_that_leaves_nothing_to_watch_has_an_empty_record() -> None:

@@ -142,13 +142,14 @@ def test_nothing_seen_is_nothing_known() -> None:
     assert margins.dead == [-inf] * 2
 
 
-def test_fading_leaves_the_margins_and_lowers_the_counts() -> None:
+def test_fading_leaves_the_margins_and_how_many_were_seen_and_lowers_the_weights() -> None:
     found = evidence()
     found.look(random_pattern(1, 2, 20, [0]), 10, 0, slice(None))
-    before = found.margins(10).fits
+    before, weights = found.margins(10).fits, found.sums["counted"]
     found.fade(0.5)
-    np.testing.assert_allclose(found.margins(4).fits, before, rtol=1e-5)
-    assert found.margins(11).fits == [[-inf] * 3] * 2
+    np.testing.assert_allclose(found.margins(10).fits, before, rtol=1e-5)
+    np.testing.assert_allclose(found.sums["counted"], weights / 2)
+    assert found.margins(21).fits == [[-inf] * 3] * 2
 
 
 def test_what_was_seen_before_counts_less() -> None:

@@ -8,12 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, cat
 
 from headspec.classify.head_map import HeadMap
+from headspec.errors import HeadspecError
 from headspec.export.surgery import head_groups, pruned_model
 from headspec.load.plain import PlainModel
 from headspec.measure.systems.planned import PlannedReading, planned
 from headspec.measure.systems.system import Standing, System
 from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
+from headspec.plan.treatments import Remove
 from headspec.runtime.adaptive import AdaptivePolicy, Verdict
 from headspec.runtime.cache import PrunedCache
 from headspec.runtime.configuration import HeadGroup
@@ -25,7 +27,8 @@ from headspec.runtime.record import LiveRecord
 class ToldPolicy(AdaptivePolicy):
     """Does at the end of the prompt what a plan says, whatever the heads do: to compare decisions, or to time them.
 
-    Heads are removed only where the model knows that they may be: see `live`.
+    Heads are removed only where the model knows that they may be (see `live`), and their mean on the prompt stands in
+    for them, whatever the plan fills in.
     """
 
     plan: HeadPlan | None = None
@@ -80,9 +83,12 @@ def live(source: PlainModel, policy: AdaptivePolicy, name: str, head_map: HeadMa
     Raises:
         ModelError: Not a GPT-NeoX.
         RecordError: The map is of another model.
+        HeadspecError: A plan that removes heads, without a map.
     """
     keep_all = plan_heads(source, {})
     system = planned(source, keep_all, name, f"live treatment of {source.name}", Standing.HYPOTHETICAL)
+    if isinstance(policy, ToldPolicy) and policy.plan is not None and policy.plan.heads(Remove) and head_map is None:
+        raise HeadspecError("the plan removes heads, which live treatment does with a head map only: give one.")
     if head_map is not None:
         head_map.about.check_model(source.name, keep_all.about.n_layers, keep_all.about.n_heads)
 
