@@ -46,8 +46,8 @@ READING = """## What follows
 
 - **The offline map mostly holds for a prompt** of its own kind, and less the further a text is from what was probed. What differs are heads on the edge of
   the window cut-off, and heads that look dead or alive by what the prompt is about.
-- **Within a generation roles hardly change**: with two thresholds and a dwell time next to never on text, without them a few heads in a hundred
-  flicker around a cut-off. Classifying again while text is written brought nothing that could be measured here; deciding once, at the end of the prompt, is enough.
+- **Within a generation roles seldom change**: with two thresholds and a dwell time about two heads in a hundred on text, without them
+  about eight. Classifying again while text is written brought nothing that could be measured here; deciding once, at the end of the prompt, is enough.
 - **Deciding by the prompt pays where the text is unlike the probe's**: on verse and on repeats live treatment costs less than the offline map in fewer bytes. On prose
   the offline map costs less, in more bytes: which of the two is better there, this table cannot say. Reading the prompt in full, as live does, is a part of the difference.
 - **Windows are the safe part.** Heads called dead on one prompt (with the caution of 1.5) add to the KL on prose what they save in bytes; the map's protection is needed: a
