@@ -49,9 +49,10 @@ READING = """## What follows
 - **Within a generation roles seldom change**: with two thresholds and a dwell time about two heads in a hundred on text, without them
   about eight. Classifying again while text is written brought nothing that could be measured here; deciding once, at the end of the prompt, is enough.
 - **Deciding by the prompt pays where the text is unlike the probe's**: on verse and on repeats live treatment costs less than the offline map in fewer bytes. On prose
-  the offline map costs less, in more bytes: which of the two is better there, this table cannot say. Reading the prompt in full, as live does, is a part of the difference.
-- **Windows are the safe part.** Heads called dead on one prompt (with the caution of 1.5) add to the KL on prose what they save in bytes; the map's protection is needed: a
-  content head can be silent for 256 tokens.
+  the offline map costs less, in more bytes: which of the two is better there, this table cannot say. Reading the prompt in full, as live does, is a part of the difference
+  (third row; there the mean on the prompt also stands in for removed heads, not that on the probe's text).
+- **Windows are the safe part.** Heads called dead on one prompt (with the caution of 1.5) add to the KL on prose and save bytes; a content head
+  can be silent for 256 tokens and be taken for dead.
 - **SnapKV on top costs far more than it saves** on this model, and breaks induction on repeats: the last queries of a first copy do not ask for what the second will.
 
 What did not work: judging dead heads by the last 64 queries only (they call a content head dead on two prompts of three: it says the same thing all through a passage);

@@ -21,9 +21,9 @@ from headspec.plan.treatments import Window
 from headspec.runtime.adaptive import FULL, AdaptivePolicy, Judge, describe, may_change
 from headspec.runtime.configuration import HeadGroup
 from headspec.runtime.evidence import Evidence, KnownHeads
-from headspec.runtime.live import SAMPLED
 from headspec.runtime.policies import POLICIES, Prompt
 from headspec.runtime.record import Change, LiveLog
+from headspec.runtime.sampled import SampledOutputs, sampled_columns
 from headspec.runtime.selection import choose_keys
 
 WATCHED = ("hook_q", "hook_cos", "hook_sin")
@@ -63,8 +63,7 @@ class LiveLayer:
         self._dropping: list[Hook] = []
         self._hiding: list[Hook] = []
         self._filling: Hook | None = None
-        self._outputs: list[list[Tensor]] = []
-        self._norms: list[list[Tensor]] = []
+        self._outputs: SampledOutputs | None = None
         self._seen: dict[str, Tensor] = {}
         self._queries: Tensor | None = None
 
@@ -143,21 +142,19 @@ class LiveLayer:
     def _read(self, z: Z) -> None:
         """Take in the columns that are in the observation window; classify when there were enough."""
         self.n_prompt = self.n_prompt or self.n_total
-        if not self._outputs:
+        if self._outputs is None:
             self.evidence.begin(len(z), z, lambda: self.w_o().detach())
-            self._outputs, self._norms = [[] for _ in z], [[] for _ in z]
+            self._outputs = SampledOutputs(len(z))
         first = max(self.n_past, self.n_prompt - self.policy.observed)
         n_queries = self.n_total - first
         self.evidence.look(self._seen["pattern"][:, :, -n_queries:], first, 0, slice(0, len(z)))
-        stride, counted = -(-self.n_prompt // SAMPLED), self.policy.first_query
-        columns = range(max(counted, counted + -(-(self.n_past - counted) // stride) * stride), self.n_total, stride)
+        columns = sampled_columns(self.policy.first_query, self.n_past, self.n_total, self.n_prompt)
         places = [column - self.n_past for column in columns]
         for row, written in enumerate(z):
-            self._outputs[row].append(written[places])
-            self._norms[row].append(self._seen["norms"][row, places])
+            self._outputs.add(row, written[places], self._seen["norms"][row, places])
         if self.n_total >= max(self.n_prompt, self.policy.first_query + self.policy.observed):
             self.settled = self.n_total
-            self.evidence.settle([torch.cat(part) for part in self._outputs], [torch.cat(part) for part in self._norms])
+            self._outputs.settle(self.evidence)
             self._decide()
 
     def _go_on(self, z: Z) -> None:

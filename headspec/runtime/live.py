@@ -16,11 +16,10 @@ from .evidence import Evidence, KnownHeads
 from .parts import Part, Parts
 from .policies import POLICIES
 from .record import Change, LiveLog
+from .sampled import SampledOutputs, sampled_columns
 from .step import Step
 from .stores import TAKE_BACK, FullStore, Store, Watched
 
-SAMPLED = 512
-"""Columns of a prompt of which it is kept what the heads write."""
 TOGETHER = 2**20
 """Rows are looked at together if that makes no more scores than this."""
 
@@ -61,8 +60,8 @@ class LiveStore(Store):
         self.evidence = Evidence(self.policy.cut_offs(), self.policy.sinks, self.policy.first_query, self.known)
         self.settled = 0
         """Columns read when heads were first classified; 0 before. Until then every key is kept."""
-        self._outputs: list[list[Tensor]] = []
-        self._norms: list[list[Tensor]] = []
+        self._outputs: SampledOutputs | None = None
+        """Of the prompt, while it is read."""
         self._queries: Tensor | None = None
         self._n_shown = self._n_read = 0
         """Queries that came last; columns read with those before them."""
@@ -143,21 +142,20 @@ class LiveStore(Store):
 
     def _begin_looking(self, kv: Tensor) -> None:
         assert self._seen is not None
-        if not self._outputs:
-            batch = kv.shape[1]
-            self.evidence.begin(batch, kv, self._seen.w_o)
-            self._outputs, self._norms = [[] for _ in range(batch)], [[] for _ in range(batch)]
+        if self._outputs is None:
+            self.evidence.begin(kv.shape[1], kv, self._seen.w_o)
+            self._outputs = SampledOutputs(kv.shape[1])
 
     def _sample_outputs(self, z: Tensor, step: Step) -> None:
-        """Keep what the heads write for some of the new columns, `SAMPLED` of a prompt, evenly spaced."""
+        """Keep what the heads write for some of the new columns."""
         assert self._seen is not None
-        starts, stride = step.starts(), -(-self.prompt // SAMPLED)
-        for row in range(len(z)):
-            first = (starts[row] if starts else 0) + self.policy.first_query
-            columns = range(max(first, first + -(-(step.n_past - first) // stride) * stride), step.n_total, stride)
+        assert self._outputs is not None
+        starts = step.starts() or [0] * len(z)
+        for row, start in enumerate(starts):
+            columns = sampled_columns(start + self.policy.first_query, step.n_past, step.n_total, self.prompt)
             places = [column - step.n_past for column in columns]
-            self._outputs[row].append(z[row, :, places].transpose(0, 1))
-            self._norms[row].append(self._seen.residual[row, places].detach().norm(dim=-1))
+            norms = self._seen.residual[row, places].detach().norm(dim=-1)
+            self._outputs.add(row, z[row, :, places].transpose(0, 1), norms)
 
     def _look_back(self, kv: Tensor, step: Step) -> None:
         """Look at those of the new columns that are in the observation window; row by row, unless that is little."""
@@ -185,9 +183,10 @@ class LiveStore(Store):
     def _settle(self, kv: Tensor, step: Step) -> None:
         """Enough was seen: classify, and cut the caches down."""
         self.settled = step.n_total
+        assert self._outputs is not None
         if self._may_die:
-            self.evidence.settle([torch.cat(z) for z in self._outputs], [torch.cat(norms) for norms in self._norms])
-        self._outputs, self._norms = [], []
+            self._outputs.settle(self.evidence)
+        self._outputs = None
         borrowed = self.whole.buffer is None  # the keys lie in what the layer has just computed: all must move
         if borrowed:
             self.whole.buffer = kv
@@ -283,14 +282,13 @@ class LiveStore(Store):
         for store in self._stores():
             store.change_rows(change)
         self.evidence.change_rows(change)
-        if self._outputs:
-            rows = change(torch.arange(len(self._outputs))).tolist()
-            self._outputs, self._norms = ([list(part[row]) for row in rows] for part in (self._outputs, self._norms))
+        if self._outputs is not None:
+            self._outputs.change_rows(change)
         self._queries = None if self._queries is None else change(self._queries)
 
     def check_crop(self, n_before: int, n_after: int) -> None:
         """Whether the columns from `n_after` on can be taken back: not those of a prompt that was looked at."""
-        if n_after < (self.settled or (n_before if self._outputs else 0)):
+        if n_after < (self.settled or (0 if self._outputs is None else n_before)):
             raise RuntimeError(
                 f"cannot take back {n_before - n_after} tokens: they are among those by which heads are classified."
             )

@@ -25,7 +25,8 @@ from headspec.probe.about import ProbeAbout
 
 CODE = {"adaptive.py", "attention.py", "cache.py", "compressed.py", "configuration.py", "evidence.py", "layers.py",
         "linear.py", "live.py", "modeling.py", "parts.py", "policies.py", "pretrained.py", "record.py", "rules.py",
-        "selection.py", "slices.py", "statistics.py", "step.py", "stores.py", "thresholds.py", "tricks.py"}  # fmt: skip
+        "sampled.py", "selection.py", "slices.py", "statistics.py", "step.py", "stores.py", "thresholds.py",
+        "tricks.py"}  # fmt: skip
 DATA = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
         "plan.json", "plan.safetensors", "README.md", "headspec_export.json"}  # fmt: skip
 CERTIFICATE = {"kv_share": 0.5, "quality": {"kl": {"value": 0.1, "low": 0.05, "high": 0.2}}}
