@@ -7,7 +7,7 @@ from typing import Any
 
 from headspec.classify.clustering import cluster_heads
 from headspec.classify.clusters import HeadClusters
-from headspec.classify.head_map import HeadMap
+from headspec.classify.head_map import HEAD_MAP, HeadMap
 from headspec.classify.rules import check_rules, classify_heads
 from headspec.classify.specialisation import Specialisation, head_diversity
 from headspec.classify.thresholds import Thresholds
@@ -16,8 +16,8 @@ from headspec.files import writable_folder, write_whole
 from headspec.load.names import folder_name, resolve
 from headspec.probe.profile import HeadProfile
 
-PROFILE, HEAD_MAP, STATISTICS = "head_profile.safetensors", "head_classification.json", "head_statistics.csv"
-SPECIALISATION, CLUSTERS = "specialisation.json", "head_clusters.json"
+PROFILE, STATISTICS = "head_profile.safetensors", "head_statistics.csv"
+SPECIALISATION, CLUSTERS, SAMPLE = "specialisation.json", "head_clusters.json", "sample_patterns.safetensors"
 FIGURES = ("head_roles", "roles_by_layer", "entropy_heatmap", "position_preference", "temporal_evolution",
            "head_clusters")  # fmt: skip
 CONTROL_TOKENS = 2048
@@ -88,13 +88,15 @@ def analyze(
     probe_options |= {"engine": engine, "seed": seed}
     stage(f"probing {windows.tokens.numel()} tokens of {windows.source}")
     profile = unfinished.probe("text", model, windows, **probe_options)
-    for stale in (SPECIALISATION, CLUSTERS, *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "html"))):
+    figures = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "html")]
+    for stale in (SPECIALISATION, CLUSTERS, SAMPLE, *figures):
         (folder / stale).unlink(missing_ok=True)  # what is not made anew would not belong to this profile
     profile.save(folder / PROFILE)
     head_map = classify_heads(profile, thresholds, rules)
     clusters = _clusters(profile, head_map, seed, stage)
     files = [folder / PROFILE, *write_tables(profile, head_map, folder)]
     files += [clusters.save(folder / CLUSTERS)] if clusters is not None else []
+    files += _sample(model, windows, profile, folder, stage)
     stage("drawing")
     files += draw(folder, profile, head_map, clusters, pages=pages)
     specialisation = _controls(model, windows, profile, unfinished, seed, stage, probe_options) if controls else None
@@ -181,6 +183,17 @@ def _clusters(
     except HeadspecError as error:  # too few heads, or all alike: everything else is still worth having
         stage(f"no clusters: {error}")
         return None
+
+
+def _sample(model: Any, windows: Any, profile: HeadProfile, folder: Path, stage: Callable[[str], object]) -> list[Path]:
+    """Patterns on a few tokens, for the report."""
+    from headspec.probe.patterns import sample_patterns
+
+    try:
+        return [sample_patterns(model, windows.tokens[0], profile.about.layers).save(folder / SAMPLE)]
+    except HeadspecError as error:  # a model whose attention forms no patterns
+        stage(f"no sample of patterns: {error}")
+        return []
 
 
 def _controls(

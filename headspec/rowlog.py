@@ -35,7 +35,7 @@ class RowLog:
         self.path = folder / LOG
         wanted = json.loads(json.dumps(dict(settings)))
         if (folder / kind.settings).exists():
-            _check_same(wanted, read_settings(folder, kind), folder, kind)
+            check_same(wanted, read_settings(folder, kind), folder, kind)
         else:
             if self.path.exists():
                 raise RecordError(f"{self.path} has no {kind.settings} beside it: choose another folder.")
@@ -92,7 +92,8 @@ def _cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], folder: Path, kind: LogKind) -> None:
+def check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], folder: Path, kind: LogKind) -> None:
+    """Refuse to add to a folder of other settings, naming the differences."""
     names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if names:
         differences = "; ".join(f"{name} {found.get(name)!r} there, {wanted.get(name)!r} now" for name in names)

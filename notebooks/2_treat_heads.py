@@ -77,7 +77,7 @@ print("on fresh text:", found.certificate["quality"]["kl"])
 print("random plans of the same make, median KL:", found.certificate["random_plans"]["kl_median"])
 
 # %%
-hs.show.pareto(found.points, found.chosen, found.certificate)
+hs.show.pareto(found)
 
 # %% [markdown]
 # `found.plan.save("plan.json")` keeps the plan with its certificate; `found.head_map` has the removed heads *confirmed* and the

@@ -17,6 +17,7 @@ from headspec.measure.quality import QualityReport
 from headspec.pipeline import HEAD_MAP, PROFILE
 from headspec.plan.plan import HeadPlan
 from headspec.probe.profile import HeadProfile
+from headspec.search.record import SEARCH, SearchRecord
 
 SMALL = ("--tokens", "256", "--device", "cpu")
 
@@ -183,7 +184,7 @@ def searched(run: Run, neox_folder: Path, profile_folder: Path) -> Run:
 def test_a_search_writes_all_its_files(searched: Run, tmp_path: Path) -> None:
     code, printed, said = searched("--max-kv-share", "50%", "--out", "o")
     assert code == 0, said
-    names = {"plan.json", "plan.safetensors", "certificate.json", HEAD_MAP, "pareto.json", "pareto.png", "pareto.html"}
+    names = {"plan.json", "plan.safetensors", "certificate.json", HEAD_MAP, SEARCH, "pareto.png", "pareto.html"}
     assert {path.name for path in (tmp_path / "o").iterdir()} == names
     assert all(name in printed for name in names)
     plan, certificate = (
@@ -194,7 +195,9 @@ def test_a_search_writes_all_its_files(searched: Run, tmp_path: Path) -> None:
     assert plan.certificate == certificate
     assert certificate["kv_share"] <= 0.5
     assert len(HeadMap.load(tmp_path / "o" / HEAD_MAP)) == 8
-    assert all(point["kl"]["value"] >= 0 for point in json.loads((tmp_path / "o/pareto.json").read_text()))
+    record = SearchRecord.load(tmp_path / "o")
+    assert (record.certificate, record.chosen.counts) == (certificate, dict(sorted(plan.counts().items())))
+    assert all(point.kl.value >= 0 for point in record.points)
     assert "OVER BUDGET" not in printed
 
 
@@ -203,10 +206,10 @@ def test_a_share_in_percent_is_the_same_as_the_share(searched: Run, tmp_path: Pa
         assert searched("--max-kv-share", share, "--out", folder)[0] == 0
     for name in ("plan.json", "certificate.json"):
         assert (tmp_path / "percent" / name).read_text() == (tmp_path / "share" / name).read_text()
-    percent, share = (json.loads((tmp_path / name / "pareto.json").read_text()) for name in ("percent", "share"))
-    times = [point.pop("decode_ms") for point in (*percent, *share)]  # of the machine, which is measured each time
-    assert percent == share
-    assert all(time > 0 for time in times)
+    percent, share = (SearchRecord.load(tmp_path / name).points for name in ("percent", "share"))
+    # times are those of the machine, which is measured each time
+    assert [replace(point, decode_ms=None) for point in percent] == [replace(point, decode_ms=None) for point in share]
+    assert all(point.decode_ms is not None and point.decode_ms > 0 for point in (*percent, *share))
 
 
 def test_a_budget_that_nothing_keeps_is_said_to_be_over(searched: Run, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from headspec.heads import HeadId, HeadRole
 from headspec.probe.about import ProbeAbout
 
 SCHEMA = "headspec.HeadMap/1"
+HEAD_MAP = "head_classification.json"
+"""What it is called in results folders."""
 
 
 class HeadStatus(StrEnum):

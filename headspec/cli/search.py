@@ -1,6 +1,5 @@
 """`headspec search`: the best plan within a budget."""
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,32 +10,29 @@ from headspec.cli.app import Debug, ModelArgument, app, option, output, say, say
 from headspec.cli.shared import (
     Device,
     Dtype,
+    MaxKl,
+    MaxKvShare,
+    MaxPplIncrease,
     Profile,
     Seed,
     Tokens,
     load_to_measure,
     profile_of,
-    share,
+    read_budget,
     warn_of_random_weights,
 )
-from headspec.files import writable_folder, write_whole
+from headspec.files import writable_folder
 
 if TYPE_CHECKING:
     from headspec.search.search_plan import SearchResult
 
 
-DEFAULT_LIMIT = "2%"
-"""Of the perplexity's increase, where no limit is given."""
-
-
 @app.command()
 def search(
     model: ModelArgument,
-    max_kl: Annotated[float | None, option("Most KL to the original, nats a token.")] = None,
-    max_ppl_increase: Annotated[
-        str | None, option("Most increase of the perplexity: 2% or 0.02. 2% if no limit at all is given.")
-    ] = None,
-    max_kv_share: Annotated[str | None, option("Most KV bytes left: 25% or 0.25.")] = None,
+    max_kl: MaxKl = None,
+    max_ppl_increase: MaxPplIncrease = None,
+    max_kv_share: MaxKvShare = None,
     min_induction_kept: Annotated[str, option("Least induction accuracy kept: 90% or 0.9.")] = "90%",
     treatments: Annotated[str, option("What may be done with a head, comma between.")] = (
         "mean,window:3,window:4,window:8,window:16,window:32,window:64"
@@ -61,14 +57,8 @@ def search(
     from headspec.load.names import resolve
     from headspec.pipeline import results_folder
     from headspec.plan.treatments import parse_treatment
-    from headspec.search.budget import Budget
 
-    if max_kl is None and max_ppl_increase is None and max_kv_share is None:
-        max_ppl_increase = DEFAULT_LIMIT
-        say(f"no limit given: --max-ppl-increase {DEFAULT_LIMIT}")
-    shares = {"max_ppl_increase": max_ppl_increase, "max_kv_share": max_kv_share}
-    given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
-    budget = Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)
+    budget = read_budget(max_kl, max_ppl_increase, max_kv_share, min_induction_kept)
     allowed = [parse_treatment(text) for text in treatments.split(",")]
     if compress is not None:
         parse_treatment(f"compress:{compress}:1")  # a policy that does not exist is refused before anything is loaded
@@ -78,6 +68,7 @@ def search(
     from headspec.load.text import load_text
     from headspec.plan.workload import halves
     from headspec.search.search_plan import compress_treatments, search_plan
+    from headspec.show.tradeoff import draw_search
 
     chosen_on, judged_on = (load_text(loaded, source, n_tokens=tokens, seed=seed) for source in (select, certify))
     workload = None
@@ -89,28 +80,10 @@ def search(
         protect_induction=protect_induction, max_evaluations=max_evaluations, n_controls=controls,
         select=chosen_on, certify_on=judged_on,
     )  # fmt: skip
-    files = _save_search(found, folder)
+    files = [path.name for path in (*found.save(folder), *draw_search(found, folder))]
     _print_search(found)
     warn_of_random_weights(loaded.name)
     say_files(folder, files)
-
-
-def _save_search(found: "SearchResult", folder: Path) -> list[str]:
-    """The plan, its certificate, the head map, and the Pareto front as figures and rows."""
-    from headspec.pipeline import HEAD_MAP
-    from headspec.show.page import save_page
-    from headspec.show.tradeoff import pareto, pareto_png
-
-    found.plan.save(folder / "plan.json")
-    certificate = json.dumps({"within_budget": found.within_budget, **found.certificate}, indent=1) + "\n"
-    write_whole(folder / "certificate.json", lambda path: path.write_text(certificate, encoding="utf-8"))
-    front = [{**point.to_dict(), "decode_ms": point.decode_ms} for point in found.front]
-    points = json.dumps(front, indent=1) + "\n"
-    write_whole(folder / "pareto.json", lambda path: path.write_text(points, encoding="utf-8"))
-    found.head_map.save(folder / HEAD_MAP)
-    pareto_png(found.points, found.chosen, found.certificate, folder / "pareto.png")
-    save_page(pareto(found.points, found.chosen, found.certificate), folder / "pareto.html")
-    return ["plan.json", "plan.safetensors", "certificate.json", HEAD_MAP, "pareto.json", "pareto.png", "pareto.html"]
 
 
 def _print_search(found: "SearchResult") -> None:

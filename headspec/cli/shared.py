@@ -1,4 +1,4 @@
-"""What `ablate`, `sweep` and `search` have in common: options, loading, the profile that fills come from."""
+"""What the commands that measure have in common: options, loading, budgets, the profile that fills come from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,13 +8,37 @@ from headspec.errors import HeadspecError
 
 if TYPE_CHECKING:
     from headspec.probe.profile import HeadProfile
+    from headspec.search.budget import Budget
 
 Device = Annotated[str, option("auto, cuda, mps or cpu.")]
 Dtype = Annotated[str, option("float32, bfloat16 or float16.")]
+MaxKl = Annotated[float | None, option("Most KL to the original, nats a token.")]
+MaxPplIncrease = Annotated[
+    str | None, option("Most increase of the perplexity: 2% or 0.02. 2% if no limit at all is given.")
+]
+MaxKvShare = Annotated[str | None, option("Most KV bytes left: 25% or 0.25.")]
 Profile = Annotated[Path | None, option("Results folder of `headspec analyze`, instead of probing anew.")]
 Seed = Annotated[int, option("Draws windows, repeats, needles, random fills and random weights.")]
 Text = Annotated[str, option("select, certify, probe, a file, - (standard input), datasets:NAME.")]
 Tokens = Annotated[int, option("How many tokens to measure on.")]
+
+
+DEFAULT_LIMIT = "2%"
+"""Of the perplexity's increase, where no limit is given."""
+
+
+def read_budget(
+    max_kl: float | None, max_ppl_increase: str | None, max_kv_share: str | None, min_induction_kept: str = "90%"
+) -> "Budget":
+    """The budget of the options, with the usual limit if there is none."""
+    from headspec.search.budget import Budget
+
+    if max_kl is None and max_ppl_increase is None and max_kv_share is None:
+        max_ppl_increase = DEFAULT_LIMIT
+        say(f"no limit given: --max-ppl-increase {DEFAULT_LIMIT}")
+    shares = {"max_ppl_increase": max_ppl_increase, "max_kv_share": max_kv_share}
+    given = {name: share(f"--{name.replace('_', '-')}", value) for name, value in shares.items() if value is not None}
+    return Budget(max_kl, min_induction_kept=share("--min-induction-kept", min_induction_kept), **given)
 
 
 def load_to_measure(name: str, device: str, dtype: str, seed: int, bridge: bool = False) -> Any:

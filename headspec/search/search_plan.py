@@ -1,13 +1,16 @@
 """The best plan within a budget: cheap forecasts propose, joint measurement decides, fresh text certifies."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from headspec.classify.confirm import confirmed, does_induction
-from headspec.classify.head_map import HeadMap
+from headspec.classify.head_map import HEAD_MAP, HeadMap
 from headspec.classify.rules import classify_heads
 from headspec.errors import HeadspecError
+from headspec.files import write_whole
 from headspec.load.plain import as_plain
 from headspec.load.text import as_windows, load_text
 from headspec.plan.plan import HeadPlan
@@ -20,8 +23,11 @@ from headspec.search.certificate import certify
 from headspec.search.choose import Search, check_evaluations
 from headspec.search.evaluate import Evaluator, decode_time
 from headspec.search.point import Point, pareto_front
+from headspec.search.record import SearchRecord
 
 TREATMENTS = ("mean", "window:3", "window:4", "window:8", "window:16", "window:32", "window:64")
+PLAN, CERTIFICATE = "plan.json", "certificate.json"
+"""What they are called in results folders."""
 COMPRESS_SHARES = (0.5, 0.25, 0.125)
 """Of the full cache's mean bytes, what compressed heads may hold."""
 
@@ -54,6 +60,20 @@ class SearchResult:
     rank_correlation: float
     """Spearman correlation of the gradient forecasts with the exact effects of the treated heads, each alone; NaN
     with fewer than three, or where heads are compressed."""
+
+    @property
+    def record(self) -> SearchRecord:
+        """What was measured and chosen, to save and to draw."""
+        return SearchRecord.of(self.points, self.chosen, self.certificate, self.within_budget)
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write the plan, its certificate, the head map and the record of the search into a folder; this last."""
+        folder = Path(folder)
+        certificate = json.dumps({"within_budget": self.within_budget, **self.certificate}, indent=1) + "\n"
+        plan = self.plan.save(folder / PLAN)
+        certified = write_whole(folder / CERTIFICATE, lambda path: path.write_text(certificate, encoding="utf-8"))
+        head_map = self.head_map.save(folder / HEAD_MAP)
+        return [plan, plan.with_suffix(".safetensors"), certified, head_map, self.record.save(folder)]
 
     @property
     def front(self) -> list[Point]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,9 +11,16 @@ from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.graph_objects import Scatter
 
 from headspec.files import write_whole
-from headspec.search.point import Point, pareto_front
+from headspec.search.record import PlanPoint, SearchRecord
+from headspec.show.hover import escaped, faint
+from headspec.show.page import save_page
 from headspec.show.style import FAINT_INK, GRID, INK, LINE_COLORS, plotly_layout
 
+if TYPE_CHECKING:
+    from headspec.search.search_plan import SearchResult
+
+Found: TypeAlias = "SearchResult | SearchRecord"
+"""A search just done, or its record."""
 LEAST_KL = 1e-5
 """Plans that change less than this are drawn here: a logarithmic axis has no zero."""
 FRONT, OTHER, CHOSEN, RANDOM = LINE_COLORS[0], "#BBBBBB", LINE_COLORS[1], LINE_COLORS[5]
@@ -22,86 +29,113 @@ X_TITLE = "KV bytes left at the model's context, share of the original's"
 Y_TITLE = "KL(original ‖ treated), nats a token"
 
 
-def pareto_png(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any], path: Path) -> Path:
+def pareto_png(found: Found, path: Path) -> Path:
     """Write the figure as PNG."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    figure.suptitle("\n".join(_title(chosen, certificate)), fontsize=10)
-    _draw(figure.add_subplot(), points, chosen, certificate)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure = pareto_static(found)
     return write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
 
 
-def pareto(points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any]) -> PlotlyFigure:
-    """The same to point at: every measured plan says what it does."""
-    front, rest = _split(points)
+def draw_search(found: Found, folder: Path, pages: bool = True) -> list[Path]:
+    """Write the figure into a folder, as PNG and as a page."""
+    drawn = [pareto_png(found, folder / "pareto.png")]
+    return [*drawn, save_page(pareto(found), folder / "pareto.html")] if pages else drawn
+
+
+def pareto_static(found: Found) -> Figure:
+    """The figure, with matplotlib."""
+    record = _record(found)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure.suptitle("\n".join(_title(record)), fontsize=10)
+    _draw(figure.add_subplot(), record)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def pareto(found: Found) -> PlotlyFigure:
+    """What every measured plan saves and costs, to point at: each says what it does.
+
+    Args:
+        found: What `search_plan` returned, or its saved SearchRecord.
+    """
+    record = _record(found)
+    front, rest = _split(record)
+    chosen, random = record.chosen, record.certificate["random_plans"]["kl"]
     traces = [
         _trace("measured plans", rest, {"color": OTHER, "size": 7}, "markers"),
         _trace("Pareto front", front, {"color": FRONT, "size": 8}, "lines+markers"),
         _trace("chosen", [chosen], {"color": CHOSEN, "size": 15, "symbol": "star"}, "markers"),
         Scatter(
             name=RANDOM_NAME, mode="markers", hovertemplate="KL %{y:.4g}<extra></extra>",
-            x=[chosen.kv_share] * len(certificate["random_plans"]["kl"]), y=_drawn(certificate["random_plans"]["kl"]),
+            x=[chosen.kv_share] * len(random), y=_drawn(random),
             marker={"color": RANDOM, "size": 7, "symbol": "x-thin", "line": {"width": 1.5, "color": RANDOM}},
         ),
     ]  # fmt: skip
     figure = PlotlyFigure(traces)
-    figure.update_layout(plotly_layout(["<br>".join(_title(chosen, certificate))], 420))
+    figure.update_layout(plotly_layout(["<br>".join(map(escaped, _title(record)))], 420))
     figure.update_layout(legend={"orientation": "h", "y": -0.2})
-    figure.update_xaxes(title_text=_x_title(chosen), tickformat=".0%", range=[0, 1.03])
+    figure.update_xaxes(title_text=_x_title(record), tickformat=".0%", range=[0, 1.03])
     figure.update_yaxes(title_text=Y_TITLE, type="log", dtick=1, exponentformat="power")
     return figure
 
 
-def _draw(axes: Axes, points: Sequence[Point], chosen: Point, certificate: Mapping[str, Any]) -> None:
-    front, rest = _split(points)
-    random = _drawn(certificate["random_plans"]["kl"])
+def _record(found: Found) -> SearchRecord:
+    return found if isinstance(found, SearchRecord) else found.record
+
+
+def _draw(axes: Axes, record: SearchRecord) -> None:
+    front, rest = _split(record)
+    chosen, random = record.chosen, _drawn(record.certificate["random_plans"]["kl"])
     axes.scatter(*_places(rest), s=16, color=OTHER, label="measured plans")
     axes.plot(*_places(front), marker="o", ms=4, lw=1, color=FRONT, label="Pareto front")
     axes.scatter([chosen.kv_share] * len(random), random, marker="x", s=18, lw=0.8, color=RANDOM,
                  label=RANDOM_NAME)  # fmt: skip
     axes.scatter(*_places([chosen]), marker="*", s=150, color=CHOSEN, edgecolor=INK, lw=0.5, zorder=3, label="chosen")
-    axes.set(xlabel=_x_title(chosen), ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
+    axes.set(xlabel=_x_title(record), ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
     axes.grid(color=GRID, which="major")
     axes.tick_params(colors=FAINT_INK)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _trace(name: str, points: Sequence[Point], marker: dict[str, Any], mode: str) -> Scatter:
+def _trace(name: str, points: Sequence[PlanPoint], marker: dict[str, Any], mode: str) -> Scatter:
     x, y = _places(points)
     words = [_words(point) for point in points]
     return Scatter(name=name, x=x, y=y, text=words, mode=mode, marker=marker, line={"width": 1.5},
                    hovertemplate="%{text}<extra></extra>")  # fmt: skip
 
 
-def _words(point: Point) -> str:
-    counts = ", ".join(f"{count} {what}" for what, count in sorted(point.plan.counts().items()))
+def _words(point: PlanPoint) -> str:
+    counts = ", ".join(f"{count} {what}" for what, count in point.counts.items())
     return (
-        f"{counts}<br>KV bytes left {point.kv_share:.1%}, attention weights removed {point.removed_share:.1%}<br>"
+        f"{escaped(counts)}<br>KV bytes left {point.kv_share:.1%}, attention weights removed "
+        f"{point.removed_share:.1%}<br>"
         f"{_time(point)}"
-        f"KL {point.kl}<br>perplexity increase {point.perplexity_increase}<br>"
-        f"induction accuracy {point.induction_accuracy or 'n/a'}"
+        f"KL {point.kl}{faint(' nats a token, 95 % interval over windows of text')}<br>"
+        f"perplexity increase {point.perplexity_increase}{faint(' relative: 0.02 is 2 % more')}<br>"
+        f"induction accuracy {point.induction_accuracy or 'n/a'}{faint(' share of repeated tokens foreseen')}"
     )
 
 
-def _time(point: Point) -> str:
+def _time(point: PlanPoint) -> str:
     return "" if point.decode_ms is None else f"at least {point.decode_ms:.3g} ms a token at batch 1 (roofline)<br>"
 
 
-def _x_title(point: Point) -> str:
-    if point.workload is None:
+def _x_title(record: SearchRecord) -> str:
+    if record.workload is None:
         return X_TITLE
     return (
-        f"KV bytes left, mean over {point.workload.n_new} tokens after a prompt of {point.workload.n_prompt}, share of "
-        "the original's"
+        f"KV bytes left, mean over {record.workload.n_new} tokens after a prompt of {record.workload.n_prompt}, share "
+        "of the original's"
     )
 
 
-def _split(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
-    front = pareto_front(points, count_weights=False)
-    return front, [point for point in points if not any(point is other for other in front)]
+def _split(record: SearchRecord) -> tuple[list[PlanPoint], list[PlanPoint]]:
+    """The front, smallest KV share first, and the rest."""
+    front = [point for point in record.points if point.on_front]
+    front.sort(key=lambda point: (point.kv_share, point.kl.value))
+    return front, [point for point in record.points if not point.on_front]
 
 
-def _places(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+def _places(points: Sequence[PlanPoint]) -> tuple[list[float], list[float]]:
     return [point.kv_share for point in points], _drawn([point.kl.value for point in points])
 
 
@@ -109,17 +143,17 @@ def _drawn(values: Sequence[float]) -> list[float]:
     return [max(value, LEAST_KL) for value in values]
 
 
-def _title(chosen: Point, certificate: Mapping[str, Any]) -> list[str]:
-    about, quality = chosen.plan.about, certificate["quality"]
+def _title(record: SearchRecord) -> list[str]:
+    certificate, quality = record.certificate, record.certificate["quality"]
     kl, increase = (_number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
     lines = [
-        f"What plans for {about.model} save and cost",
+        f"What plans for {record.model} save and cost",
         f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed"
         f"{_compressed(certificate)}; on fresh "
         f"text ({quality['n_windows']} × {quality['window']} tokens) KL {kl:.3g}, perplexity "
         f"{increase:+.2%}",
     ]  # fmt: skip
-    return lines + (["RANDOM WEIGHTS: timing and tests only"] if about.model.startswith("random:") else [])
+    return lines + (["RANDOM WEIGHTS: timing and tests only"] if record.random_weights else [])
 
 
 def _compressed(certificate: Mapping[str, Any]) -> str:

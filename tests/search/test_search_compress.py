@@ -27,6 +27,7 @@ from headspec.probe.profile import HeadProfile
 from headspec.search import evaluate
 from headspec.search.budget import Budget
 from headspec.search.evaluate import Evaluator, decode_time
+from headspec.search.record import SearchRecord
 from headspec.search.search_plan import SearchResult, compress_treatments, search_plan
 
 
@@ -252,8 +253,7 @@ def test_the_command_searches_with_compression(run: Run, neox_folder: Path) -> N
     assert {what.policy for what in plan.treatments.values() if isinstance(what, Compress)} <= {"expected_attention"}
     assert plan.certificate is not None
     assert (plan.certificate["n_tokens"], plan.certificate["n_new"]) == (64, 64)
-    points = json.loads(Path("o/pareto.json").read_text())
-    assert any(point["compressed"] for point in points)
+    assert any("compress:" in " ".join(point.counts) for point in SearchRecord.load("o").points)
 
 
 def test_a_policy_that_does_not_exist_is_refused_before_anything_is_loaded(run: Run) -> None:

@@ -13,6 +13,7 @@ from headspec.plan.about import PlanAbout
 from headspec.plan.plan import HeadPlan
 from headspec.plan.treatments import parse_treatment
 from headspec.search.point import Point, pareto_front
+from headspec.search.record import SearchRecord
 from headspec.show.page import save_page
 from headspec.show.tradeoff import LEAST_KL, pareto, pareto_png
 
@@ -44,6 +45,7 @@ NOTHING, SMALL, LARGE, BEATEN = (
     point(0.02, L0H0="window:46"),
 )
 POINTS = [NOTHING, SMALL, LARGE, BEATEN]
+RECORD = SearchRecord.of(POINTS, SMALL, certificate())
 
 
 def xy(trace: Any) -> set[tuple[float, float]]:
@@ -71,38 +73,39 @@ def test_the_front_does_not_depend_on_the_order_of_the_points() -> None:
 
 
 def test_every_plan_is_drawn_once_on_the_front_or_beside_it() -> None:
-    figure = pareto(POINTS, SMALL, certificate())
+    figure = pareto(RECORD)
     rest, front = figure.data[:2]
     assert xy(rest) == {(0.875, 0.02)}
     assert xy(front) == {(1.0, LEAST_KL), (0.775, 0.01), (0.5, 0.3)}
 
 
 def test_the_chosen_plan_is_a_star() -> None:
-    chosen = next(trace for trace in pareto(POINTS, SMALL, certificate()).data if trace.name == "chosen")
+    chosen = next(trace for trace in pareto(RECORD).data if trace.name == "chosen")
     assert chosen.marker.symbol == "star"
     assert xy(chosen) == {(0.775, 0.01)}
 
 
 def test_random_plans_stand_at_the_size_of_the_chosen_one() -> None:
-    random = pareto(POINTS, SMALL, certificate()).data[3]
+    random = pareto(RECORD).data[3]
     assert xy(random) == {(0.775, 0.5), (0.775, 0.7)}
 
 
 def test_a_search_without_random_plans_is_drawn() -> None:
-    figure = pareto(POINTS, SMALL, certificate() | {"random_plans": {"kl": []}})
+    figure = pareto(SearchRecord.of(POINTS, SMALL, certificate() | {"random_plans": {"kl": []}}))
     assert list(figure.data[3].x) == []
 
 
 def test_a_point_says_what_its_plan_does() -> None:
-    words = pareto(POINTS, SMALL, certificate()).data[2].text[0]
+    words = pareto(RECORD).data[2].text[0]
     assert "3 keep, 1 window:6" in words
     assert "KV bytes left 77.5%" in words
     assert "KL 0.01 [0.005, 0.02]" in words
+    assert "nats a token" in words
     assert "induction accuracy n/a" in words
 
 
 def test_the_title_has_the_numbers_of_the_fresh_text() -> None:
-    title = pareto(POINTS, SMALL, certificate()).layout.title.text
+    title = pareto(RECORD).layout.title.text
     assert "What plans for demo save and cost" in title
     assert "1 heads removed, 2 windowed" in title
     assert "2 × 256 tokens" in title
@@ -112,17 +115,17 @@ def test_the_title_has_the_numbers_of_the_fresh_text() -> None:
 @pytest.mark.parametrize(("model", "says"), [("demo", False), ("random:pythia-14m", True)])
 def test_random_weights_are_in_the_title(model: str, says: bool) -> None:
     it = point(0.1, model)
-    assert ("RANDOM WEIGHTS" in str(pareto([it], it, certificate()).layout.title.text)) is says
+    assert ("RANDOM WEIGHTS" in str(pareto(SearchRecord.of([it], it, certificate())).layout.title.text)) is says
 
 
 @pytest.mark.parametrize("value", ["inf", None])
 def test_a_measure_that_is_no_number_is_drawn(value: Any) -> None:  # as `Estimate.to_dict` writes infinity and NaN
-    figure = pareto(POINTS, SMALL, certificate(perplexity_increase={"value": value}))
+    figure = pareto(SearchRecord.of(POINTS, SMALL, certificate(perplexity_increase={"value": value})))
     assert "What plans for demo" in str(figure.layout.title.text)
 
 
 def test_the_png_is_written(tmp_path: Path) -> None:
-    path = pareto_png(POINTS, SMALL, certificate(), tmp_path / "pareto.png")
+    path = pareto_png(RECORD, tmp_path / "pareto.png")
     assert path == tmp_path / "pareto.png"
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert [each.name for each in tmp_path.iterdir()] == ["pareto.png"]
@@ -130,12 +133,12 @@ def test_the_png_is_written(tmp_path: Path) -> None:
 
 def test_the_png_of_one_plan_that_does_nothing_is_written(tmp_path: Path) -> None:
     quiet = certificate() | {"random_plans": {"kl": []}}
-    assert pareto_png([NOTHING], NOTHING, quiet, tmp_path / "pareto.png").is_file()
+    assert pareto_png(SearchRecord.of([NOTHING], NOTHING, quiet), tmp_path / "pareto.png").is_file()
 
 
 def test_the_page_is_whole_without_a_network(tmp_path: Path) -> None:
     path = tmp_path / "pareto.html"
-    save_page(pareto(POINTS, SMALL, certificate()), path)
+    save_page(pareto(RECORD), path)
     page = path.read_text(encoding="utf-8")
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
     assert "Pareto front" in page
