@@ -118,7 +118,7 @@ def benchmark(
 
 def save_report(report: BenchmarkReport, folder: Path) -> list[Path]:
     """The Markdown table and the figures of a report, as PNG and as pages."""
-    from headspec.show.benchmark import save_figures
+    from headspec.show.benchmark_folder import save_figures
     from headspec.show.benchmark_table import markdown
 
     table = markdown(report)

@@ -62,6 +62,11 @@ class HeadVerdict:
     reason: str = ""
     """One sentence with the number that decided."""
 
+    def _repr_html_(self) -> str:
+        from headspec.classify.map_html import verdict_html
+
+        return verdict_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         evidence = {name: value if math.isfinite(value) else None for name, value in self.evidence}
@@ -110,6 +115,16 @@ class HeadMap:
 
     def __len__(self) -> int:
         return len(self.verdicts)
+
+    def __repr__(self) -> str:
+        counts = self.counts()
+        roles = ", ".join(f"{counts[role]} {role}" for role in HeadRole)
+        return f"HeadMap({self.about.model}: {len(self)} heads: {roles})"
+
+    def _repr_html_(self) -> str:
+        from headspec.classify.map_html import map_html
+
+        return map_html(self)
 
     def heads(self, role: HeadRole | str) -> list[HeadId]:
         """All heads of one role."""

@@ -66,6 +66,21 @@ class BenchmarkReport:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        return (
+            f"BenchmarkReport({self.settings.get('model', '?')}: {len(self)} measurements of "
+            f"{len(self._systems())} systems)"
+        )
+
+    def _repr_html_(self) -> str:
+        from headspec.measure.report_html import report_html
+
+        return report_html(self)
+
+    def _systems(self) -> dict[str, str]:
+        """Standing of every system, in the order of the rows."""
+        return {row["system"]: row.get("standing") or "" for row in self.rows if row.get("system")}
+
     @property
     def random_weights(self) -> bool:
         """Whether the weights are random: then there is no quality in it."""

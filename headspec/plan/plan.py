@@ -113,6 +113,16 @@ class HeadPlan:
             self.about, dict(self.treatments), dict(self.fills), self.certificate, dict(self.queries),
         )  # fmt: skip
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(self.counts().items()))
+        judged = "certified" if self.certificate else "no certificate"
+        return f"HeadPlan({self.about.model}: {counts}; {judged})"
+
+    def _repr_html_(self) -> str:
+        from headspec.plan.plan_html import plan_html
+
+        return plan_html(self)
+
     def __or__(self, other: "HeadPlan") -> "HeadPlan":
         """Both plans together; where both treat a head, the right one counts."""
         self._check_same_model(other)

@@ -73,6 +73,18 @@ class HeadProfile:
             raise RecordError(f"no statistic {statistic!r}: choose one of {', '.join(self.grids)}.")
         return self.grids[statistic]
 
+    def __repr__(self) -> str:
+        about = self.about
+        return (
+            f"HeadProfile({about.model}: {len(about.layers)} layers × {about.n_heads} heads, {about.n_windows} × "
+            f"{about.window} tokens of {about.text})"
+        )
+
+    def _repr_html_(self) -> str:
+        from headspec.probe.profile_html import profile_html
+
+        return profile_html(self)
+
     def head(self, head: HeadId | str) -> dict[str, float]:
         """The numbers of one head: `profile.head("L3H7")["attention_entropy"]`."""
         cell = self.about.cell(head)

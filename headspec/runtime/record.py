@@ -66,6 +66,12 @@ class LiveRecord:
     held: tuple[Held, ...]
     """At the end of the prompt, at every look, and now."""
 
+    def __repr__(self) -> str:
+        return (
+            f"LiveRecord({self.model}: {self.n_read} tokens read, {self.n_prompt} of them the prompt; "
+            f"{len(self.heads())} heads watched, {len(self.changes)} changes)"
+        )
+
     def heads(self) -> list[tuple[int, int]]:
         """(layer, head) of every head that was watched; the others are treated by the checkpoint itself."""
         return sorted({(change.layer, change.head) for change in self.changes})

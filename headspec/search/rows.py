@@ -1,30 +1,21 @@
 """One row of a sweep: what a case is, and what it costs on every text."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headspec.measure.compare import Comparison
 from headspec.plan.size import plan_size
 from headspec.search.cases import Case
+from headspec.search.table import MEASURES
 
-MEASURES = {
-    "loss_increase": "nats a token more than the original",
-    "perplexity_increase": "relative: 0.02 is 2 % more",
-    "kl": "KL(original ‖ treated), nats a token",
-    "kl_se": "standard error of kl over windows; empty with one window",
-    "top1_agreement": "share of tokens, in [0, 1]",
-    "repeats_loss_increase": "nats a token more on the second copy of repeated random tokens",
-    "repeats_kl": "KL there",
-    "induction_accuracy": "share of the second copy's tokens that are the most likely one",
-    "kv_share": "KV bytes left at the model's context, as a share",
-    "removed_share": "share of the attention weights that is cut out",
-}
-"""What the columns of numbers mean."""
+if TYPE_CHECKING:
+    from headspec.measure.compare import Comparison
+
+__all__ = ["MEASURES", "make_row"]  # what the columns mean stands where the table is
 
 
-def make_row(case: Case, text: Comparison, repeats: Comparison | None) -> dict[str, Any]:
+def make_row(case: Case, text: "Comparison", repeats: "Comparison | None") -> dict[str, Any]:
     """The row of a case from its measures, `[window]` each, on text and on repeated tokens."""
     size = plan_size(case.plan)
     increase = float((text.loss - text.loss_original).mean())

@@ -15,6 +15,7 @@ from headspec.show.benchmark_rows import CERTIFIED, CONTROL, HYPOTHETICAL, Numbe
 from headspec.show.benchmark_words import page_title, rate_words, short
 from headspec.show.hover import escaped, faint
 from headspec.show.style import FAINT_INK, GRID, INK, plotly_layout
+from headspec.show.twin import TwinFigure, with_twin
 
 BAR_PIXELS, PANEL_PIXELS = 26, 96
 """Height of a bar, and of what every panel needs besides."""
@@ -22,7 +23,7 @@ CHARACTER_PIXELS, GAP_PIXELS = 7, 18
 """Width of a character of the words beside the bars, and between their columns."""
 
 
-def speed_figure(report: BenchmarkReport) -> Figure:
+def speed_figure(report: BenchmarkReport) -> TwinFigure:
     """TTFT and TPOT of every system, a panel for every prompt, batch and context.
 
     Raises:
@@ -30,17 +31,25 @@ def speed_figure(report: BenchmarkReport) -> Figure:
     """
     numbers = Numbers(report)
     headline = "How fast: time to first token (TTFT) and per output token (TPOT)"
-    return _figure(numbers, speed_panels(numbers), headline)
+    return with_twin(_figure(numbers, speed_panels(numbers), headline), lambda: _static("speed", numbers))
 
 
-def roofline_figure(report: BenchmarkReport) -> Figure:
+def roofline_figure(report: BenchmarkReport) -> TwinFigure:
     """The share of the machine's limit that every system reaches while it decodes.
 
     Raises:
         HeadspecError: Nothing was decoded in the report.
     """
     numbers = Numbers(report)
-    return _figure(numbers, roofline_panels(numbers), "How near to the machine's limit", rate_words(numbers))
+    headline = "How near to the machine's limit"
+    return with_twin(_figure(numbers, roofline_panels(numbers), headline, rate_words(numbers)),
+                     lambda: _static("roofline", numbers))  # fmt: skip
+
+
+def _static(name: str, numbers: Numbers) -> Any:
+    from headspec.show import benchmark_bars
+
+    return getattr(benchmark_bars, name)(numbers)
 
 
 def _figure(numbers: Numbers, panels: Sequence[Panel], headline: str, *lines: str) -> Figure:

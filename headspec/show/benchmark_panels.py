@@ -6,6 +6,7 @@ Plain data for matplotlib and plotly alike.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headspec.measure.report import MEASURES
 from headspec.show.benchmark_look import STANDING_ORDER
 from headspec.show.benchmark_rows import BASELINE, CERTIFIED, CONTROL, HYPOTHETICAL, REFERENCE, Entrant, Numbers, Place
 from headspec.show.benchmark_words import MISSING, byte_words, digits, percent, with_interval
@@ -117,6 +118,7 @@ def _details(numbers: Numbers, place: Place, entrant: Entrant, measure: str) -> 
     lines = [
         entrant.label,
         "median {} ms, 95th percentile {} ms, CPU {} ms".format(*map(digits, times)),
+        f"{measure.upper()}: {MEASURES[f'{measure}_ms'][1]}",
         *_ratio_lines(numbers, place, entrant),
     ]
     if (bound := known("pruning_bound")) is not None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from plotly.graph_objects import Figure, Scatter
 
 from headspec.errors import HeadspecError
-from headspec.measure.report import BenchmarkReport
+from headspec.measure.report import MEASURES, BenchmarkReport
 from headspec.show.benchmark_curves import (
     BYTES_TITLE,
     KL_TITLE,
@@ -25,14 +26,16 @@ from headspec.show.benchmark_rows import CERTIFIED, QUALITY, Numbers
 from headspec.show.benchmark_words import page_title, percent, short, with_interval
 from headspec.show.hover import escaped, faint
 from headspec.show.style import GRID, plotly_layout
+from headspec.show.twin import TwinFigure, with_twin
 
 NUMBERS = {
-    "perplexity": "perplexity {}",
-    "top1_agreement": "share of tokens with the same most likely one {}",
-    "induction_accuracy": "induction accuracy {}",
-    "needle_accuracy": "needles found {}",
+    "kl": "KL",
+    "perplexity": "perplexity",
+    "top1_agreement": "top-1 agreement",
+    "induction_accuracy": "induction accuracy",
+    "needle_accuracy": "needles found",
 }
-"""What a point says besides."""
+"""What a point says; `MEASURES` has what each means."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class View:
     curves: list[Curve]
 
 
-def quality_figure(report: BenchmarkReport) -> Figure:
+def quality_figure(report: BenchmarkReport) -> TwinFigure:
     """KL of every system over its KV bytes; a menu puts the time per output token in their place.
 
     Raises:
@@ -66,7 +69,13 @@ def quality_figure(report: BenchmarkReport) -> Figure:
                         gridcolor=GRID)  # fmt: skip
     figure.update_yaxes(title_text=KL_TITLE, type="log", dtick=1, exponentformat="power", showgrid=True,
                         gridcolor=GRID)  # fmt: skip
-    return figure
+    return with_twin(figure, lambda: _static(numbers))
+
+
+def _static(numbers: Numbers) -> Any:
+    from headspec.show.benchmark_quality import quality_vs_bytes
+
+    return quality_vs_bytes(numbers)
 
 
 def _views(numbers: Numbers) -> list[View]:
@@ -112,7 +121,14 @@ def _words(numbers: Numbers, spot: Spot) -> str:
     lines = [f"<b>{escaped(spot.entrant.shown)}</b>", faint(escaped(spot.entrant.label))]
     share = numbers.value(QUALITY, name, "kv_share")
     lines += [] if share is None else [f"KV bytes {percent(share)} of the full cache's"]
-    lines.append(f"KL {with_interval(spot.kl)}")
-    found = ((words, numbers.at(QUALITY, name, measure)) for measure, words in NUMBERS.items())
-    lines += [words.format(with_interval(number)) for words, number in found if number is not None]
+    found = {measure: numbers.at(QUALITY, name, measure) for measure in NUMBERS} | {"kl": spot.kl}
+    lines += [
+        f"{NUMBERS[measure]} {with_interval(number)} {faint(escaped(_meaning(measure)))}"
+        for measure, number in found.items() if number is not None
+    ]  # fmt: skip
     return "<br>".join(line for line in lines if line)
+
+
+def _meaning(measure: str) -> str:
+    unit, meaning = MEASURES[measure]
+    return f"{meaning}, {unit}" if unit == "nats/token" else meaning

@@ -7,6 +7,7 @@ from typing import Any
 
 from plotly.graph_objects import Figure, Scatter
 
+from headspec import show
 from headspec.classify.clusters import HeadClusters
 from headspec.classify.head_map import HeadMap
 from headspec.classify.summary import RoleCurve, role_curves
@@ -34,12 +35,13 @@ from headspec.show.style import (
     ROLE_SYMBOLS,
     plotly_layout,
 )
+from headspec.show.twin import TwinFigure, with_twin
 
 LEGEND_WIDTH = 44
 """Characters a line of a cluster's description in the legend."""
 
 
-def by_position(profile: HeadProfile, head_map: HeadMap) -> Figure:
+def by_position(profile: HeadProfile, head_map: HeadMap) -> TwinFigure:
     """How the statistics change as the context grows: median and middle half of the heads of each role."""
     profile.about.check_model(head_map.about.model, head_map.about.n_layers, head_map.about.n_heads)
     names = measured(profile.by_position)
@@ -59,18 +61,18 @@ def by_position(profile: HeadProfile, head_map: HeadMap) -> Figure:
     figure.update_yaxes(title_text=STATISTICS[names[0]].unit, rangemode="tozero", showgrid=True, gridcolor=GRID)
     if profile.about.first_query > 1:
         figure.add_vrect(x0=1, x1=profile.about.first_query, fillcolor=FAINT_INK, opacity=0.1, line_width=0)
-    return figure
+    return with_twin(figure, lambda: show.temporal_evolution(profile, head_map))
 
 
 def _curve(profile: HeadProfile, curve: RoleCurve, name: str) -> list[dict[str, Any]]:
     """The band and the median of one role, from the first position on that a log axis can show."""
     shown = profile.position_edges >= 1
     starts = profile.position_edges[shown]
-    unit = STATISTICS[name].unit
+    unit, meaning = STATISTICS[name].unit, faint(escaped(STATISTICS[name].meaning))
     lower, median, upper = (values[shown].tolist() for values in (curve.lower, curve.median, curve.upper))
     words = [
         f"<b>{curve.role}</b>, {curve.n_heads} heads, queries {where}<br>median {number_words(middle)} ({unit}), "
-        f"middle half {number_words(low)} to {number_words(high)}"
+        f"middle half {number_words(low)} to {number_words(high)}<br>{meaning}"
         for where, low, middle, high in zip(bin_names(starts, profile.about.window), lower, median, upper, strict=True)
     ]
     color, label = ROLE_COLORS[curve.role], f"{curve.role} ({curve.n_heads})"
@@ -81,7 +83,7 @@ def _curve(profile: HeadProfile, curve: RoleCurve, name: str) -> list[dict[str, 
     return [each | {"legendgroup": label} for each in (band, line)]
 
 
-def clusters(clusters: HeadClusters, head_map: HeadMap) -> Figure:
+def clusters(clusters: HeadClusters, head_map: HeadMap) -> TwinFigure:
     """Heads as points, near each other where their statistics are alike: a colour a cluster, a shape a role.
 
     The legend counts how many heads of each role a cluster has; a click on one hides them.
@@ -100,7 +102,8 @@ def clusters(clusters: HeadClusters, head_map: HeadMap) -> Figure:
     first, second = (f"{share:.0%} of the variance" for share in clusters.explained)
     figure.update_xaxes(title_text=f"first principal component ({first})", **axis)
     figure.update_yaxes(title_text=f"second principal component ({second})", **axis)
-    return figure
+    compared = clusters.contingency is not None  # else the static figure lacks a panel's numbers
+    return with_twin(figure, lambda: show.head_clusters(clusters, head_map)) if compared else TwinFigure(figure)
 
 
 def _points(clusters: HeadClusters, head_map: HeadMap, cluster: int, role: HeadRole) -> Scatter:

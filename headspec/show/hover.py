@@ -15,6 +15,7 @@ from headspec.classify.head_map import HeadMap, HeadVerdict
 from headspec.heads import HeadId
 from headspec.probe.about import ProbeAbout
 from headspec.probe.catalogue import STATISTICS
+from headspec.record_html import ROLE_MEANINGS
 from headspec.show.style import FAINT_INK, ROLE_COLORS, caption
 
 HOVER_WIDTH, TITLE_WIDTH = 68, 95
@@ -66,12 +67,13 @@ def role_words(verdict: HeadVerdict) -> str:
 
 
 def verdict_words(verdict: HeadVerdict) -> str:
-    """Head, role, reason, margin and traits, a line each."""
+    """Head, role and what that means, reason, margin and traits, a line each."""
     safe = math.isinf(verdict.margin)
     margin = "nothing measured could change the role" if safe else (
         f"margin {number_words(verdict.margin)}: distance to the nearest cut-off, as a share of it")  # fmt: skip
     traits = f"traits: {', '.join(verdict.traits)}" if verdict.traits else ""
-    lines = [f"<b>{verdict.head}</b> {role_words(verdict)}", escaped(verdict.reason), margin, traits]
+    lines = [f"<b>{verdict.head}</b> {role_words(verdict)}", faint(ROLE_MEANINGS[verdict.role]),
+             escaped(verdict.reason), margin, traits]  # fmt: skip
     return "<br>".join(line for line in lines if line)
 
 

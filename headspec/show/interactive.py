@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from plotly.graph_objects import Figure, Heatmap
 
+from headspec import show
 from headspec.classify.head_map import HeadMap, HeadVerdict
 from headspec.errors import RecordError
 from headspec.heads import HeadId, HeadRole
@@ -27,6 +28,7 @@ from headspec.show.hover import (
     verdict_words,
 )
 from headspec.show.style import (
+    MARKS_NOTE,
     ROLE_COLORS,
     ROLE_INK,
     ROLE_ORDER,
@@ -36,12 +38,13 @@ from headspec.show.style import (
     head_order,
     plotly_layout,
 )
+from headspec.show.twin import TwinFigure, with_twin
 
 MAIN_NUMBERS = ("normalized_entropy", "sink_attention_ratio", "previous_token_score", "induction_score",
                 "output_spread", "repeat_deviation")  # fmt: skip
 
 
-def roles(head_map: HeadMap, profile: HeadProfile | None = None) -> Figure:
+def roles(head_map: HeadMap, profile: HeadProfile | None = None) -> TwinFigure:
     """Every head coloured by its role; pointing at one tells why. A click on a role in the legend hides it.
 
     With a profile the numbers are the profile's; without, those that the map keeps as evidence.
@@ -49,13 +52,12 @@ def roles(head_map: HeadMap, profile: HeadProfile | None = None) -> Figure:
     if profile:
         profile.about.check_model(head_map.about.model, head_map.about.n_layers, head_map.about.n_heads)
     few = len(head_map) <= SORT_ABOVE
-    marks = "number: window in keys · p previous-token · i induction · s sink-resting · c near-constant"
-    title = titled("What every head does", head_map.about, faint(marks) if few else "")
+    title = titled("What every head does", head_map.about, faint(MARKS_NOTE) if few else "")
     figure = Figure([_role_trace(role, head_map, profile) for role in ROLE_ORDER])
     _lay_out(figure, head_map.about, [title], by_role=True)
     above = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
     figure.update_layout(legend=above, margin_t=figure.layout.margin.t + 20)
-    return figure
+    return with_twin(figure, lambda: show.head_roles(profile, head_map))
 
 
 def _role_trace(role: HeadRole, head_map: HeadMap, profile: HeadProfile | None) -> Heatmap:
@@ -88,7 +90,7 @@ def _marks(verdict: HeadVerdict) -> str:
     return "<br>".join(part for part in (str(verdict.window or ""), traits) if part)
 
 
-def statistic(profile: HeadProfile, name: str | None = None, head_map: HeadMap | None = None) -> Figure:
+def statistic(profile: HeadProfile, name: str | None = None, head_map: HeadMap | None = None) -> TwinFigure:
     """One number of every head as colour; without a name, a menu to choose among all that were measured."""
     names = measured(profile.grids)
     if name is not None and np.isnan(profile[name]).all():
@@ -115,7 +117,7 @@ def statistic(profile: HeadProfile, name: str | None = None, head_map: HeadMap |
         for each in names
     ]  # fmt: skip
     _lay_out(figure, about, list(titles.values()), by_role=head_map is not None, buttons=[] if name else buttons)
-    return figure
+    return with_twin(figure, lambda: show.statistic_heatmap(profile, names[0], head_map))
 
 
 def _view(profile: HeadProfile, name: str, drawn: list[list[HeadId]]) -> dict[str, Any]:

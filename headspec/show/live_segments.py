@@ -8,9 +8,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from headspec.heads import HeadId, HeadRole
+from headspec.plan.words import several_words
 from headspec.runtime.record import DEAD, Change, LiveRecord
-from headspec.show.style import MOST_ROW_NAMES, ROLE_ORDER
+from headspec.show.style import FAINT_INK, LINE_COLORS, MOST_ROW_NAMES, ROLE_ORDER
 
+HELD_COLOR, FULL_COLOR = LINE_COLORS[0], FAINT_INK
+X_TITLE = "tokens read"
+HELD_NAME, FULL_NAME = "bytes held", "if every head kept every key"
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 
@@ -53,6 +57,12 @@ def segments(record: LiveRecord) -> list[Segment]:
 
 def _treatment(change: Change) -> str:
     return {"keep": "full", DEAD: "removed"}.get(change.treatment, change.treatment)
+
+
+def treated(stretch: Segment) -> str:
+    """What the treatment of a stretch does to the head."""
+    words = {"full": "every key is kept", "removed": "not computed any more; its mean takes the place of its output"}
+    return words.get(stretch.treatment) or several_words(stretch.treatment).partition(": ")[2]
 
 
 def roles_in(stretches: Sequence[Segment]) -> list[HeadRole]:
@@ -122,3 +132,9 @@ def title_lines(record: LiveRecord) -> list[str]:
     if record.model.startswith("random:"):
         lines.append("RANDOM WEIGHTS: timing and tests only")
     return lines
+
+
+def x_range(record: LiveRecord) -> list[float]:
+    """From a little before the prompt's end to where the last stretch ends."""
+    last = float(max([record.n_read, *(change.at + 1 for change in record.changes), record.n_prompt + 1]))
+    return [record.n_prompt - 0.015 * (last - record.n_prompt), last]

@@ -8,9 +8,17 @@ import html
 from plotly.graph_objects import Bar, Figure, Heatmap, Scatter
 from plotly.subplots import make_subplots
 
+from headspec import show
 from headspec.heads import HeadRole
+from headspec.record_html import ROLE_MEANINGS
 from headspec.runtime.record import LiveRecord
+from headspec.show.hover import faint
 from headspec.show.live_segments import (
+    FULL_COLOR,
+    FULL_NAME,
+    HELD_COLOR,
+    HELD_NAME,
+    X_TITLE,
     Segment,
     bytes_words,
     layer_edges,
@@ -18,28 +26,27 @@ from headspec.show.live_segments import (
     row_names,
     segments,
     title_lines,
+    treated,
     unit_of,
     why_nothing,
+    x_range,
 )
 from headspec.show.style import (
     FAINT_INK,
     GRID,
     INK,
-    LINE_COLORS,
     MOST_ROW_NAMES,
     ROLE_COLORS,
     ROLE_INK,
     plotly_layout,
 )
+from headspec.show.twin import TwinFigure, with_twin
 
-HELD_COLOR, FULL_COLOR = LINE_COLORS[0], FAINT_INK
 ROW_HEIGHT, MOST_ROWS_HEIGHT, BYTES_HEIGHT, BETWEEN = 20, 1400, 150, 34
 """Pixels."""
-X_TITLE = "tokens read"
-HELD_NAME, FULL_NAME = "bytes held", "if every head kept every key"
 
 
-def timeline(record: LiveRecord) -> Figure:
+def timeline(record: LiveRecord) -> TwinFigure:
     """The role of every head over time as colour, its treatment in words, and below the bytes of the KV cache."""
     heads, stretches = record.heads(), segments(record)
     few = len(heads) <= MOST_ROW_NAMES
@@ -60,7 +67,7 @@ def timeline(record: LiveRecord) -> Figure:
     for trace in _bytes_traces(record):
         figure.add_trace(trace, row=2, col=1)
     _lay_out(figure, record, total)
-    return figure
+    return with_twin(figure, lambda: show.draw_timeline(record))
 
 
 def _bars(role: HeadRole, stretches: list[Segment], record: LiveRecord) -> Bar:
@@ -111,7 +118,8 @@ def _words(stretch: Segment) -> str:
     window = f", window of {stretch.window} keys" if stretch.window else ""
     lines = [
         f"<b>{stretch.head}</b> {stretch.role}{window}",
-        f"treatment: {html.escape(stretch.treatment, quote=False)}",
+        faint(ROLE_MEANINGS[stretch.role]),
+        f"treatment: {html.escape(stretch.treatment, quote=False)} {faint(html.escape(treated(stretch), quote=False))}",
         f"from token {stretch.start} to {stretch.end}",
     ]
     return "<br>".join([*lines, *([f"before: {stretch.before}"] if stretch.before else [])])
@@ -122,7 +130,7 @@ def _bytes_traces(record: LiveRecord) -> list[Scatter]:
     places = [moment.at for moment in record.held]
     words = [
         f"{moment.at} tokens read: {bytes_words(moment.kv_bytes)} held, {bytes_words(moment.full_bytes)} "
-        "for all keys of all heads"
+        f"for all keys of all heads<br>{faint('of all buffers of the KV cache, full or not, all rows together')}"
         for moment in record.held
     ]
     shared = {"x": places, "customdata": words, "hovertemplate": "%{customdata}<extra></extra>", "legend": "legend2"}
@@ -162,9 +170,3 @@ def _lay_out(figure: Figure, record: LiveRecord, total: int) -> None:
         text=f"end of the prompt: {record.n_prompt}", x=record.n_prompt, xanchor="left", y=0, yanchor="top",
         xref="x2", yref="y domain", showarrow=False, font={"size": 11, "color": FAINT_INK}, yshift=-2,
     )  # fmt: skip
-
-
-def x_range(record: LiveRecord) -> list[float]:
-    """From a little before the prompt's end to where the last stretch ends."""
-    last = float(max([record.n_read, *(change.at + 1 for change in record.changes), record.n_prompt + 1]))
-    return [record.n_prompt - 0.015 * (last - record.n_prompt), last]

@@ -14,6 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from headspec.runtime.record import LiveRecord
 from headspec.show.live_segments import (
+    FULL_COLOR,
+    FULL_NAME,
+    HELD_COLOR,
+    HELD_NAME,
+    X_TITLE,
     Segment,
     layer_edges,
     roles_in,
@@ -22,8 +27,8 @@ from headspec.show.live_segments import (
     title_lines,
     unit_of,
     why_nothing,
+    x_range,
 )
-from headspec.show.live_timeline import FULL_COLOR, FULL_NAME, HELD_COLOR, HELD_NAME, X_TITLE, x_range
 from headspec.show.static import save_png
 from headspec.show.style import FAINT_INK, GRID, INK, MOST_ROW_NAMES, ROLE_COLORS, ROLE_INK, ROLE_ORDER
 

@@ -10,10 +10,8 @@ from headspec.classify.head_map import HeadMap
 from headspec.files import write_whole
 from headspec.probe.profile import HeadProfile
 from headspec.show import groups, interactive, reach
+from headspec.show.style import CONFIG
 
-NO_CLOUD = {"showSendToCloud": False, "plotlyServerURL": ""}
-"""Without this, plotly 7 shows a button that sends the figure to its makers' cloud."""
-CONFIG = {"displaylogo": False, "responsive": True, **NO_CLOUD}
 PAGE = """<!doctype html>
 <html lang="en">
 <head>

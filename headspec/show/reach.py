@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from plotly.graph_objects import Figure, Heatmap
 
+from headspec import show
 from headspec.classify.head_map import HeadMap
 from headspec.classify.summary import grouped_offsets
 from headspec.errors import HeadspecError
@@ -23,22 +24,25 @@ from headspec.show.hover import (
     titled,
 )
 from headspec.show.style import (
+    FAINTEST,
     GRID,
     LINE_COLORS,
     MOST_ROW_NAMES,
     ROLE_COLORS,
     ROLE_ORDER,
     SEQUENTIAL,
+    grouped_rows,
     plotly_layout,
 )
+from headspec.show.twin import TwinFigure, with_twin
 
-FAINTEST = 1e-4
-"""Share of attention below which logarithmic colours and lines would show nothing but rounding."""
+SHARE = "a share of 1: mean over the queries; few queries see far back, so far keys get little"
+"""What the numbers are, for whom points at one."""
 
 
 def offsets(
     profile: HeadProfile, heads: HeadId | str | Sequence[HeadId | str] | None = None, head_map: HeadMap | None = None
-) -> Figure:
+) -> TwinFigure:
     """Attention by relative offset: of every head as a heat map, or of a few heads as lines.
 
     All heads are rows of one picture, grouped by role where a head map is given: a menu of 1,024 heads could not be
@@ -47,11 +51,11 @@ def offsets(
     if head_map:
         profile.about.check_model(head_map.about.model, head_map.about.n_layers, head_map.about.n_heads)
     if heads is None:
-        return _all_offsets(profile, head_map)
+        return with_twin(_all_offsets(profile, head_map), lambda: show.position_preference(profile, head_map))
     chosen = [HeadId.parse(head) for head in ([heads] if isinstance(heads, HeadId | str) else heads)]
     if not 1 <= len(chosen) <= len(LINE_COLORS):
         raise HeadspecError(f"{len(chosen)} heads for one figure: name 1 to {len(LINE_COLORS)}, or none to see all.")
-    return _few_offsets(profile, chosen, head_map)
+    return with_twin(_few_offsets(profile, chosen, head_map), lambda: show.head_offsets(profile, chosen, head_map))
 
 
 def _few_offsets(profile: HeadProfile, heads: list[HeadId], head_map: HeadMap | None) -> Figure:
@@ -65,6 +69,7 @@ def _few_offsets(profile: HeadProfile, heads: list[HeadId], head_map: HeadMap | 
         words = [
             f"{label}<br>{number_words(value)} of its attention goes {name} tokens back"
             + (f",<br>{number_words(value / size)} to each offset" if size > 1 else "")
+            + f"<br>{faint(SHARE)}"
             for value, name, size in zip(share.tolist(), names, width.tolist(), strict=True)
         ]
         line = {"shape": "hv", "color": color, "width": 1.5}
@@ -90,7 +95,7 @@ def _few_offsets(profile: HeadProfile, heads: list[HeadId], head_map: HeadMap | 
 
 
 def _all_offsets(profile: HeadProfile, head_map: HeadMap | None) -> Figure:
-    rows = _grouped_rows(profile, head_map)
+    rows = grouped_rows(profile, head_map)
     grouped, names = grouped_offsets(profile)
     share = np.stack([grouped[profile.about.cell(head)] for head in rows])
     figure = Figure(
@@ -99,7 +104,8 @@ def _all_offsets(profile: HeadProfile, head_map: HeadMap | None) -> Figure:
             x=names,
             customdata=[[head_words(head, head_map)] * len(names) for head in rows],
             text=[[number_words(value) for value in row] for row in share.tolist()],
-            hovertemplate="%{customdata}<br>%{text} of its attention goes %{x} tokens back<extra></extra>",
+            hovertemplate=f"%{{customdata}}<br>%{{text}} of its attention goes %{{x}} tokens back<br>{faint(SHARE)}"
+            "<extra></extra>",
             colorscale=SEQUENTIAL, zmin=-3, zmax=0,
             colorbar={"tickvals": [-3, -2, -1, 0], "ticktext": ["≤ 0.001", "0.01", "0.1", "1"],
                       "title": {"text": "share of attention (log)", "side": "right"}},
@@ -114,13 +120,6 @@ def _all_offsets(profile: HeadProfile, head_map: HeadMap | None) -> Figure:
     if head_map:
         _role_bands(figure, rows, head_map)
     return figure
-
-
-def _grouped_rows(profile: HeadProfile, head_map: HeadMap | None) -> list[HeadId]:
-    if head_map is None:
-        return profile.about.heads()
-    verdicts = sorted(head_map, key=lambda each: (ROLE_ORDER.index(each.role), each.window or 0, each.head))
-    return [verdict.head for verdict in verdicts]
 
 
 def _row_names(rows: list[HeadId], head_map: HeadMap | None) -> dict[str, Any]:

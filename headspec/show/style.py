@@ -5,21 +5,28 @@ from typing import Any
 
 import numpy as np
 
-from headspec.classify.head_map import HeadMap, Trait
-from headspec.heads import HeadRole
+from headspec.classify.head_map import HeadMap
+from headspec.classify.map_html import TRAIT_MARKS
+from headspec.heads import HeadId, HeadRole
 from headspec.probe.about import ProbeAbout
+from headspec.probe.profile import HeadProfile
+from headspec.record_html import ROLE_COLORS, ROLE_INK
 
-ROLE_COLORS = {HeadRole.POSITIONAL: "#4477AA", HeadRole.GATHERING: "#CCBB44", HeadRole.DEAD: "#BBBBBB"}
-"""Paul Tol's bright set, which readers with any colour blindness can tell apart."""
+__all__ = ["ROLE_COLORS", "ROLE_INK", "TRAIT_MARKS"]  # passed on; all else is defined here
+
 ROLE_ORDER = tuple(ROLE_COLORS)
-ROLE_INK = {HeadRole.POSITIONAL: "#FFFFFF", HeadRole.GATHERING: "#222222", HeadRole.DEAD: "#222222"}
-TRAIT_MARKS = {Trait.PREVIOUS_TOKEN: "p", Trait.INDUCTION: "i", Trait.SINK_RESTING: "s", Trait.NEAR_CONSTANT: "c"}
-"""Letters that fit into the cell of a head."""
+MARKS_NOTE = "number: window in keys · p previous-token · i induction · s sink-resting · c near-constant"
 LINE_COLORS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77")
 """Paul Tol's muted set, for single heads and for clusters: none of them is the colour of a role."""
 ROLE_SYMBOLS = {HeadRole.POSITIONAL: "circle", HeadRole.GATHERING: "square", HeadRole.DEAD: "x"}
 """Shapes of the roles where colour says something else, in plotly's words."""
+NO_CLOUD = {"showSendToCloud": False, "plotlyServerURL": ""}
+"""Without this, plotly 7 shows a button that sends the figure to its makers' cloud."""
+CONFIG = {"displaylogo": False, "responsive": True, **NO_CLOUD}
+"""How plotly's script behaves, on pages and in notebooks."""
 SEQUENTIAL = "viridis"
+FAINTEST = 1e-4
+"""Share of attention below which logarithmic colours and lines would show nothing but rounding."""
 MOST_ROW_NAMES = 64
 """With one row a head, more names than this overlap."""
 SORT_ABOVE = 200
@@ -60,6 +67,14 @@ def head_order(head_map: HeadMap) -> np.ndarray:
         return index
     roles = role_grid(head_map)
     return np.argsort(roles, axis=1, kind="stable")
+
+
+def grouped_rows(profile: HeadProfile, head_map: HeadMap | None) -> list[HeadId]:
+    """Every head, those of one role together where roles are known."""
+    if head_map is None:
+        return profile.about.heads()
+    verdicts = sorted(head_map, key=lambda each: (ROLE_ORDER.index(each.role), each.window or 0, each.head))
+    return [verdict.head for verdict in verdicts]
 
 
 def role_grid(head_map: HeadMap) -> np.ndarray:

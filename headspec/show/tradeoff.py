@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.graph_objects import Scatter
 
-from headspec.files import write_whole
 from headspec.search.record import PlanPoint, SearchRecord
 from headspec.show.hover import escaped, faint
 from headspec.show.page import save_page
+from headspec.show.static import save_png
 from headspec.show.style import FAINT_INK, GRID, INK, LINE_COLORS, plotly_layout
+from headspec.show.twin import TwinFigure, with_twin
 
 if TYPE_CHECKING:
     from headspec.search.search_plan import SearchResult
@@ -31,8 +32,7 @@ Y_TITLE = "KL(original ‖ treated), nats a token"
 
 def pareto_png(found: Found, path: Path) -> Path:
     """Write the figure as PNG."""
-    figure = pareto_static(found)
-    return write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    return save_png(pareto_static(found), path)
 
 
 def draw_search(found: Found, folder: Path, pages: bool = True) -> list[Path]:
@@ -51,7 +51,7 @@ def pareto_static(found: Found) -> Figure:
     return figure
 
 
-def pareto(found: Found) -> PlotlyFigure:
+def pareto(found: Found) -> TwinFigure:
     """What every measured plan saves and costs, to point at: each says what it does.
 
     Args:
@@ -75,7 +75,7 @@ def pareto(found: Found) -> PlotlyFigure:
     figure.update_layout(legend={"orientation": "h", "y": -0.2})
     figure.update_xaxes(title_text=_x_title(record), tickformat=".0%", range=[0, 1.03])
     figure.update_yaxes(title_text=Y_TITLE, type="log", dtick=1, exponentformat="power")
-    return figure
+    return with_twin(figure, lambda: pareto_static(record))
 
 
 def _record(found: Found) -> SearchRecord:

@@ -84,7 +84,7 @@ def test_any_token_survives_the_file(token: str, tmp_path: Path) -> None:
 
 
 def test_a_head_that_was_not_sampled_is_named() -> None:
-    with pytest.raises(RecordError, match="no pattern of L0H1: this sample of made up has layers"):
+    with pytest.raises(RecordError, match=r"no pattern of L0H1: this sample of made up has layers"):
         made_up().head("L0H1")
 
 
@@ -94,14 +94,14 @@ def test_patterns_of_another_shape_are_refused() -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no pattern sample at .*headspec analyze"):
+    with pytest.raises(RecordError, match=r"no pattern sample at .*headspec analyze"):
         PatternSample.load(tmp_path / "nowhere.safetensors")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = made_up().save(tmp_path / "sample.safetensors")
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(RecordError, match="sample.safetensors is damaged"):
+    with pytest.raises(RecordError, match=r"sample\.safetensors is damaged"):
         PatternSample.load(path)
 
 

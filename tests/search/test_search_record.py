@@ -61,14 +61,14 @@ def test_random_weights_are_known_by_the_name() -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no search in .*headspec search MODEL"):
+    with pytest.raises(RecordError, match=r"no search in .*headspec search MODEL"):
         SearchRecord.load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": "headspec.SearchRecord/1"}', "{"])
 def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / SEARCH).write_text(text)
-    with pytest.raises(RecordError, match="search.json is damaged"):
+    with pytest.raises(RecordError, match=r"search\.json is damaged"):
         SearchRecord.load(tmp_path)
 
 

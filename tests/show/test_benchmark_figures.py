@@ -15,9 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from headspec.measure.report import BenchmarkReport
-from headspec.show.benchmark import PAGES, PNGS, save_figures
 from headspec.show.benchmark_bars import roofline, speed
 from headspec.show.benchmark_curves import Curve, bytes_curves, least_drawn, reach, time_place
+from headspec.show.benchmark_folder import PAGES, PNGS, save_figures
 from headspec.show.benchmark_look import HIGHLIGHT
 from headspec.show.benchmark_panels import roofline_panels, speed_panels
 from headspec.show.benchmark_quality import quality_vs_bytes, quality_vs_time
@@ -254,5 +254,5 @@ def test_a_cell_of_which_nothing_but_zeros_is_known_is_drawn() -> None:
 
 
 def test_figures_and_table_start_without_torch() -> None:
-    code = "import sys, headspec.show.benchmark, headspec.show.benchmark_table; sys.exit('torch' in sys.modules)"
+    code = "import sys, headspec.show.benchmark_folder, headspec.show.benchmark_table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

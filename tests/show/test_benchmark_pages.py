@@ -9,9 +9,11 @@ from benchmark_reports import full_report, quality, report, row, times
 
 import headspec.show
 from headspec.errors import HeadspecError
-from headspec.show.benchmark import benchmark_figures, quality_figure, roofline_figure, save_figures, speed_figure
+from headspec.show.benchmark_bars_page import roofline_figure, speed_figure
 from headspec.show.benchmark_curves import bytes_curves, time_curves
+from headspec.show.benchmark_folder import benchmark_figures, save_figures
 from headspec.show.benchmark_look import HIGHLIGHT
+from headspec.show.benchmark_quality_page import quality_figure
 from headspec.show.benchmark_rows import Numbers, Place
 from headspec.show.benchmark_words import RANDOM
 

@@ -22,6 +22,7 @@ from headspec.errors import HeadspecError, RecordError
 from headspec.heads import HeadId
 from headspec.probe.catalogue import STATISTICS
 from headspec.probe.profile import HeadProfile
+from headspec.record_html import ROLE_MEANINGS
 from headspec.show import groups, interactive, page, reach
 from headspec.show.style import LINE_COLORS, ROLE_COLORS, ROLE_SYMBOLS, SORT_ABOVE
 
@@ -344,3 +345,26 @@ assert all(callable(getattr(show, name)) for name in {names})
 sys.exit(bool({{'torch', 'matplotlib'}} & set(sys.modules)))"""
     assert subprocess.run([sys.executable, "-c", code], env={"PATH": "", "DISPLAY": ""}, check=False).returncode == 0
     assert set(names) <= set(headspec.show.__all__)
+
+
+def test_pointing_at_a_head_says_what_its_role_means(demo_map: HeadMap) -> None:
+    for trace in interactive.roles(demo_map).data:
+        for row, column in np.argwhere(np.array(trace.z, dtype=float) == 1):
+            words = hover(trace, row, column)
+            assert ROLE_MEANINGS[demo_map[named(words)].role] in words
+
+
+def test_pointing_at_an_offset_says_that_it_is_a_share_and_when_it_misleads(demo_profile: HeadProfile) -> None:
+    every = reach.offsets(demo_profile).data[0]
+    for words in (hover(every, 0, 0), *reach.offsets(demo_profile, "L3H7").data[0].text):
+        assert "a share of 1: mean over the queries; few queries see far back" in words
+
+
+def test_pointing_at_a_curve_says_what_the_statistic_means(demo_profile: HeadProfile, demo_map: HeadMap) -> None:
+    figure = groups.by_position(demo_profile, demo_map)
+    meanings = {STATISTICS[name].label: STATISTICS[name].meaning for name in STATISTICS}
+    for button in figure.layout.updatemenus[0].buttons:
+        texts = [text for text in button.args[0]["text"] if text is not None]
+        assert texts
+        meaning = html.escape(meanings[button.label], quote=False)
+        assert all(meaning in text.replace("<br>", " ") for words in texts for text in words)

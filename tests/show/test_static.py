@@ -13,8 +13,13 @@ from matplotlib.figure import Figure
 from headspec.classify.clustering import cluster_heads
 from headspec.classify.head_map import HeadMap
 from headspec.classify.rules import classify_heads
+from headspec.heads import HeadId
+from headspec.probe.catalogue import STATISTICS
 from headspec.probe.profile import HeadProfile
 from headspec.show import static
+from headspec.show.cells import statistic_heatmap
+from headspec.show.hover import role_words
+from headspec.show.reach_image import head_offsets, position_preference
 from headspec.show.style import ROLE_ORDER, SORT_ABOVE, caption, head_order, role_grid
 
 DRAWERS = (static.head_roles, static.entropy_heatmap, static.position_preference, static.temporal_evolution)
@@ -92,3 +97,33 @@ def test_a_long_source_is_shortened_in_the_caption(demo_map: HeadMap) -> None:
 def test_drawing_needs_no_torch_and_no_display() -> None:
     code = "import sys, headspec.show.static, headspec.pipeline; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PATH": "", "DISPLAY": ""}, check=False).returncode == 0
+
+
+def test_one_statistic_is_drawn_with_its_meaning(demo_profile: HeadProfile) -> None:
+    axes = statistic_heatmap(demo_profile, "attention_entropy").axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), demo_profile["attention_entropy"])
+    assert axes.images[0].get_clim() == (0, pytest.approx(demo_profile["attention_entropy"].max()))
+    known = STATISTICS["attention_entropy"]
+    assert axes.get_xlabel().replace("\n", " ") == f"head {known.meaning} {known.caution}"
+
+
+def test_heads_that_were_not_measured_are_a_dash(demo_profile: HeadProfile) -> None:
+    grid = demo_profile["induction_score"].copy()
+    grid[0, 0] = np.nan
+    known = replace(demo_profile, grids=demo_profile.grids | {"induction_score": grid})
+    axes = statistic_heatmap(known, "induction_score").axes[0]
+    assert [axes.texts[0].get_text(), axes.texts[1].get_text()[0]] == ["–", "."]
+
+
+def test_a_line_shows_where_a_head_looks(demo_profile: HeadProfile, demo_map: HeadMap) -> None:
+    axes = head_offsets(demo_profile, [HeadId(1, 7), HeadId(2, 3)], demo_map).axes[0]
+    assert [line.get_label() for line in axes.lines] == [f"L1H7 {role_words(demo_map['L1H7'])}", "L2H3 gathering"]
+    x, y = axes.lines[0].get_data()
+    assert x[np.nanargmax(y)] == 2  # drawn one to the right, as a logarithmic axis has no zero
+    assert np.nanmax(y) == pytest.approx(demo_profile.offset_mass[1, 7, 1])
+
+
+def test_without_a_map_heads_stand_layer_by_layer(demo_profile: HeadProfile) -> None:
+    strip, axes = position_preference(demo_profile).axes[:2]
+    assert [label.get_text() for label in strip.get_yticklabels()] == [str(head) for head in demo_profile.about.heads()]
+    assert axes.images[0].get_array().shape[0] == 32

@@ -24,6 +24,11 @@ def trace(figure: Any, name: str) -> Any:
     return next(trace for trace in figure.data if (trace.name or "").startswith(name))
 
 
+def without_tags(words: str) -> str:
+    """Lines as they are read, `|` between."""
+    return "|".join(re.sub("<[^>]*>", "", line) for line in words.split("<br>"))
+
+
 def bars(figure: Any, name: str) -> set[tuple[int, int, int]]:
     """Row, start and length of the bars of a role."""
     known = trace(figure, name)
@@ -147,8 +152,10 @@ def test_bars_are_coloured_by_role_from_where_to_where() -> None:
 def test_bars_say_the_treatment_and_pointing_at_one_says_more() -> None:
     known = trace(timeline(by_hand()), "gathering")
     assert list(known.text) == ["full", "window:8", "compress:snapkv:0.5"]
-    assert known.customdata[1] == (
-        "<b>L0H1</b> gathering<br>treatment: window:8<br>from token 120 to 150<br>before: positional"
+    words = without_tags(known.customdata[1])
+    assert words == (
+        "L0H1 gathering|looks where the content says: needs the whole context|treatment: window:8 sees its last 8 keys "
+        "and the first 4 tokens (sinks)|from token 120 to 150|before: positional"
     )
 
 

@@ -2,22 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from headspec.measure.report import BenchmarkReport
 from headspec.show.benchmark_bars import roofline, speed
-from headspec.show.benchmark_bars_page import roofline_figure, speed_figure
 from headspec.show.benchmark_curves import has_quality, time_place
+from headspec.show.benchmark_page import DRAWERS, parts_of
 from headspec.show.benchmark_panels import roofline_panels, speed_panels
 from headspec.show.benchmark_quality import quality_vs_bytes, quality_vs_time
-from headspec.show.benchmark_quality_page import quality_figure
 from headspec.show.benchmark_rows import Numbers
 from headspec.show.page import save_page
 from headspec.show.static import save_png
+from headspec.show.twin import TwinFigure
 
-__all__ = ["benchmark_figures", "quality_figure", "roofline_figure", "save_figures", "speed_figure"]
 PNGS = ("quality_vs_bytes.png", "quality_vs_time.png", "speed.png", "roofline.png")
 PAGES = ("quality.html", "speed.html", "roofline.html")
 
@@ -33,15 +31,9 @@ def save_figures(report: BenchmarkReport, folder: Path | str) -> list[Path]:
     return written + [save_page(figure, folder / name) for name, figure in pages.items()]
 
 
-def benchmark_figures(report: BenchmarkReport) -> dict[str, Any]:
+def benchmark_figures(report: BenchmarkReport) -> dict[str, TwinFigure]:
     """The plotly figures that a report allows, by the names of their pages."""
-    numbers = Numbers(report)
-    allowed = {
-        "quality.html": (has_quality(numbers), quality_figure),
-        "speed.html": (bool(speed_panels(numbers)), speed_figure),
-        "roofline.html": (bool(roofline_panels(numbers)), roofline_figure),
-    }
-    return {name: draw(report) for name, (holds, draw) in allowed.items() if holds}
+    return {f"{part}.html": DRAWERS[part](report) for part in parts_of(report)}
 
 
 def _drawn(report: BenchmarkReport) -> dict[str, Callable[[], Figure]]:
