@@ -33,8 +33,16 @@ ModelArgument = Annotated[
 
 
 def quieten_libraries() -> None:
-    """No chatter from transformers; warnings as one yellow line."""
+    """No chatter and no bars from transformers; warnings as one yellow line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    quieten_warnings()
+
+
+def quieten_warnings() -> None:
+    """Warnings as one yellow line."""
     warnings.showwarning = lambda message, *_, **__: progress.print(f"warning: {message}", style="yellow", markup=False)
 
 

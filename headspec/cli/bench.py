@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from headspec.cli.app import Debug, ModelArgument, app, fail, option, output, say, say_files
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from headspec.measure.report import BenchmarkReport
 
 FULL_BUDGETS = "50%,25%,12%"
+SPEEDUPS = {"speedup V": "× V", "speedup S": "× S", "speedup P0": "× P0"}
+SHOWN = {
+    "quality": {"kv_share": "KV share", "kl": "KL", "perplexity": "perplexity", "induction_accuracy": "induction",
+                "needle_accuracy": "needles"},
+    "prefill": {"ttft_ms": "TTFT ms", "ttft_cpu_ms": "CPU ms", **SPEEDUPS, "roofline_share": "roofline"},
+    "decode": {"tpot_ms": "TPOT ms", "tpot_cpu_ms": "CPU ms", "throughput": "tok/s", **SPEEDUPS,
+               "pruning_bound": "bound"},
+}  # fmt: skip
+"""What is printed of each part, and under which name."""
 
 
 @app.command()
@@ -199,35 +209,54 @@ def _profile(folder: Path | None) -> Any:
 
 
 def _print(report: "BenchmarkReport", files: list[Path], model: str) -> None:
-    """Quality and speed in one table each; all numbers are in the files."""
-    frame = report.to_frame()
-    for part, keys in (("quality", ["system"]), ("prefill", ["context", "system"]), ("decode", ["batch", "system"])):
-        rows = frame[(frame.part == part) & frame.system.astype(bool)]
-        if len(rows):
-            _print_part(rows, part, keys)
-    for row in frame[frame.measure == "skipped"].itertuples():
-        where = " ".join(f"{name} {size:.0f}" for name, size in (("batch", row.batch), ("context", row.context))
-                         if size == size)  # fmt: skip
-        output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow")
+    print_benchmark(report)
     warn_of_random_weights(model)
     say_files(files[0].parent, [path.name for path in files])
 
 
-def _print_part(rows: Any, part: str, keys: list[str]) -> None:
-    shown = {
-        "quality": ("kv_share", "kl", "perplexity", "induction_accuracy", "needle_accuracy"),
-        "prefill": ("ttft_ms", "ttft_cpu_ms", "speedup V", "speedup S", "speedup P0", "roofline_share"),
-        "decode": ("tpot_ms", "tpot_cpu_ms", "throughput", "speedup V", "speedup S", "speedup P0", "pruning_bound",
-                   "kv_bytes", "roofline_share"),
-    }[part]  # fmt: skip
+def print_benchmark(report: "BenchmarkReport") -> None:
+    """Quality and speed in a table each; all numbers are in the files."""
+    frame = report.to_frame()
+    for part, cells in (("quality", []), ("prefill", ["batch", "context"]), ("decode", ["batch", "context"])):
+        rows = frame[(frame.part == part) & frame.system.astype(bool)]
+        if not len(rows):
+            continue
+        for where, inside in rows.groupby(cells) if cells else [((), rows)]:
+            title = ", ".join([part, *(f"{name} {size:.0f}" for name, size in zip(cells, where, strict=True))])
+            _print_part(inside, SHOWN[part], title)
+    for row in frame[frame.measure == "skipped"].itertuples():
+        where = " ".join(f"{name} {size:.0f}" for name, size in (("batch", row.batch), ("context", row.context))
+                         if size == size)  # fmt: skip
+        output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow")
+    output.print(
+        "V, S: transformers with its default and its static cache. P0: headspec's runtime, nothing pruned. bound: the "
+        "most that pruning alone could give over P0 here.", style="dim", highlight=False,
+    )  # fmt: skip
+
+
+def _print_part(rows: Any, shown: dict[str, str], title: str) -> None:
+    """One row a system, in the order of the report; narrow enough for 80 columns."""
     names = rows.measure.where(rows.measure != "speedup", rows.measure + " " + rows.against.fillna(""))
     wide = rows.assign(measure=names).pivot_table(
-        index=keys, columns="measure", values="value", aggfunc="first", sort=False
+        index="system", columns="measure", values="value", aggfunc="first", sort=False
     )
     columns = [name for name in shown if name in wide.columns]
-    table = Table(*keys, *columns, title=part)
-    for index, values in wide[columns].iterrows():
-        index = index if isinstance(index, tuple) else (index,)
-        cells = ["" if value != value else f"{value:.4g}" for value in values]
-        table.add_row(*(str(int(part) if isinstance(part, float) else part) for part in index), *cells)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("system", no_wrap=True)
+    for name in columns:
+        table.add_column(shown[name], justify="right")
+    for system, values in wide[columns].iterrows():
+        table.add_row(system, *map(_cell, columns, values))
     output.print(table)
+
+
+def _cell(name: str, value: float) -> str:
+    if value != value:
+        return ""
+    if name == "kv_share" or name.endswith("accuracy"):
+        return f"{value:.3f}"
+    if name == "kl" and value < 5e-7:  # what rounding leaves of nothing
+        return "0"
+    if name.startswith("speedup") or name in ("roofline_share", "pruning_bound"):
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
