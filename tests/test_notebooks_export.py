@@ -1,0 +1,28 @@
+"""The notebooks about smaller models and live generation run from top to bottom on the packaged model."""
+
+from pathlib import Path
+
+import pytest
+from notebook_runs import read_notebook, run_notebook, shown
+
+
+@pytest.fixture(scope="module", params=["4_export_and_benchmark", "5_live_generation"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """Name, what it showed, and the folder it was started in."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, shown(run_notebook(read_notebook(request.param), folder)), folder
+
+
+def test_it_leaves_nothing_behind_in_the_folder_it_was_started_in(ran: tuple[str, str, Path]) -> None:
+    assert not list(ran[2].iterdir())
+
+
+CLAIMS = {
+    "4_export_and_benchmark": ["the fresh process wrote what the hooked model writes: True"],
+    "5_live_generation": ["the same tokens as the runtime: True", "the same decisions at the end of the prompt: True"],
+}
+
+
+def test_what_it_claims_to_be_equal_is(ran: tuple[str, str, Path]) -> None:
+    name, text, _ = ran
+    assert [claim for claim in CLAIMS[name] if claim not in text] == []
