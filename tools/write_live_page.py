@@ -35,7 +35,7 @@ CALM, NERVOUS = AdaptivePolicy(watch_only=True), AdaptivePolicy(watch_only=True,
 HEADER = """# Live evidence: do different prompts need different heads?
 
 *Written by `python tools/write_live_page.py` (demo model, 4 × 8 heads, float32, CPU). Prompts of 256 tokens are read and 256 more follow
-through the cache, one prompt at a time. The offline map is that of `headspec search demo --max-kl 2%` (probed on `probe.txt`,
+through the cache, one prompt at a time. The offline map is that of `headspec search demo --max-kl 0.02` (probed on `probe.txt`,
 searched on `select.txt`); prompts come from `certify.txt`, which chose nothing, and from a random generator. Thresholds and settings are the
 defaults. One small model: it shows how to find out, not what holds on Pythia.*
 
