@@ -9,7 +9,7 @@ from typing import Any
 from headspec.errors import HeadspecError
 from headspec.files import writable_folder, write_whole
 from headspec.load.plain import PlainModel, as_plain
-from headspec.load.text import TokenWindows, load_text
+from headspec.load.text import TokenWindows, check_apart, load_text
 from headspec.measure.benchmark import QUICK, Grid, run_benchmark
 from headspec.measure.contenders import Contender, fixed, matched, mean_share, references, with_share
 from headspec.measure.hypothetical import SHARES as HYPOTHETICAL
@@ -104,7 +104,7 @@ def benchmark(
     if not random:
         tokens = load_text(source, text, n_tokens=n_tokens, window=length, seed=seed)
         chosen_on = load_text(source, select, n_tokens=n_tokens, window=length, seed=seed)
-        _check_apart(tokens, chosen_on)
+        check_apart(tokens, chosen_on)
     gather = _Gathering(source, grid, profile, chosen_on, seed, stage)
     offers: list[Offer] = [(each.name, partial(_itself, each)) for each in (*references(source), *named)]
     offers += gather.head_maps(lineup.shares) if lineup.head_maps else []
@@ -124,16 +124,6 @@ def save_report(report: BenchmarkReport, folder: Path) -> list[Path]:
     table = markdown(report)
     written = write_whole(folder / MARKDOWN, lambda path: path.write_text(table, encoding="utf-8"))
     return [written, *save_figures(report, folder)]
-
-
-def _check_apart(judged: TokenWindows, chosen: TokenWindows) -> None:
-    """Refuse to judge on windows that something is chosen on."""
-    known = {tuple(window) for window in chosen.tokens.tolist()}
-    shared = sum(tuple(window) in known for window in judged.tokens.tolist())
-    if shared:
-        raise HeadspecError(
-            f"{shared} windows of {judged.source} are also in {chosen.source}: judge on text that chose nothing."
-        )
 
 
 def _itself(contender: Contender) -> Contender:

@@ -14,9 +14,9 @@ from headspec.classify.thresholds import Thresholds
 from headspec.errors import HeadspecError, RecordError
 from headspec.files import writable_folder, write_whole
 from headspec.load.names import folder_name, resolve
-from headspec.probe.profile import HeadProfile
+from headspec.probe.profile import PROFILE, HeadProfile
 
-PROFILE, STATISTICS = "head_profile.safetensors", "head_statistics.csv"
+STATISTICS = "head_statistics.csv"
 SPECIALISATION, CLUSTERS, SAMPLE = "specialisation.json", "head_clusters.json", "sample_patterns.safetensors"
 FIGURES = ("head_roles", "roles_by_layer", "entropy_heatmap", "position_preference", "temporal_evolution",
            "head_clusters")  # fmt: skip

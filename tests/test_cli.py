@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from headspec.classify.head_map import HeadMap
-from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SPECIALISATION, STATISTICS
+from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SAMPLE, SPECIALISATION, STATISTICS
 
 DRAWN = ("head_roles", "entropy_heatmap", "position_preference", "temporal_evolution", "head_clusters")
 FIGURES = {f"{name}.{kind}" for name in DRAWN for kind in ("png", "html")} | {"roles_by_layer.png"}
@@ -37,7 +37,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 def test_analyze_writes_every_file(analysed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = analysed
     assert done.returncode == 0, done.stderr
-    records = {PROFILE, HEAD_MAP, STATISTICS, SPECIALISATION, CLUSTERS}
+    records = {PROFILE, HEAD_MAP, STATISTICS, SPECIALISATION, CLUSTERS, SAMPLE}
     assert {path.name for path in folder.iterdir()} == FIGURES | records
 
 

@@ -13,6 +13,7 @@ from headspec.cli.shared import (
     MaxKl,
     MaxKvShare,
     MaxPplIncrease,
+    MinInductionKept,
     Seed,
     Tokens,
     read_budget,
@@ -29,6 +30,7 @@ def run(
     max_kl: MaxKl = None,
     max_ppl_increase: MaxPplIncrease = None,
     max_kv_share: MaxKvShare = None,
+    min_induction_kept: MinInductionKept = "90%",
     sweep: Annotated[str, option("Also measure these treatments on every head alone: mean,window:8.")] = "",
     full: Annotated[bool, typer.Option("--full", help="The full benchmark: hours for a real model.")] = False,
     text: Annotated[str, option("Text to probe on.")] = "probe",
@@ -47,12 +49,12 @@ def run(
     from headspec.load.names import resolve
 
     resolve(model)  # wrong names and numbers are found before the seconds that importing torch takes
-    budget = read_budget(max_kl, max_ppl_increase, max_kv_share)
+    budget = read_budget(max_kl, max_ppl_increase, max_kv_share, min_induction_kept)
     quieten_libraries()
     from headspec.chain import run_chain
 
     found = run_chain(
-        model, out=out, sweep=sweep, stage=say, budget=budget, text=text, select=select, certify=certify,
+        model, budget, out=out, sweep=sweep, stage=say, text=text, select=select, certify=certify,
         n_tokens=tokens, max_evaluations=max_evaluations, n_controls=controls, full=full, device=device, dtype=dtype,
         seed=seed,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from headspec.cli.shared import (
     MaxKl,
     MaxKvShare,
     MaxPplIncrease,
+    MinInductionKept,
     Profile,
     Seed,
     Tokens,
@@ -33,7 +34,7 @@ def search(
     max_kl: MaxKl = None,
     max_ppl_increase: MaxPplIncrease = None,
     max_kv_share: MaxKvShare = None,
-    min_induction_kept: Annotated[str, option("Least induction accuracy kept: 90% or 0.9.")] = "90%",
+    min_induction_kept: MinInductionKept = "90%",
     treatments: Annotated[str, option("What may be done with a head, comma between.")] = (
         "mean,window:3,window:4,window:8,window:16,window:32,window:64"
     ),

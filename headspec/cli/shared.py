@@ -16,6 +16,7 @@ MaxKl = Annotated[float | None, option("Most KL to the original, nats a token.")
 MaxPplIncrease = Annotated[
     str | None, option("Most increase of the perplexity: 2% or 0.02. 2% if no limit at all is given.")
 ]
+MinInductionKept = Annotated[str, option("Least induction accuracy kept: 90% or 0.9.")]
 MaxKvShare = Annotated[str | None, option("Most KV bytes left: 25% or 0.25.")]
 Profile = Annotated[Path | None, option("Results folder of `headspec analyze`, instead of probing anew.")]
 Seed = Annotated[int, option("Draws windows, repeats, needles, random fills and random weights.")]

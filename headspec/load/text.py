@@ -127,6 +127,16 @@ def shuffled(windows: TokenWindows, seed: int = 0) -> TokenWindows:
     return TokenWindows(mixed, f"{windows.source}, shuffled")
 
 
+def check_apart(judged: TokenWindows, chosen: TokenWindows) -> None:
+    """Refuse to judge on windows that something is chosen on."""
+    known = {tuple(window) for window in chosen.tokens.tolist()}
+    shared = sum(tuple(window) in known for window in judged.tokens.tolist())
+    if shared:
+        raise TextError(
+            f"{shared} windows of {judged.source} are also in {chosen.source}: judge on text that chose nothing."
+        )
+
+
 def _window(window: int | None, n_tokens: int, context: int) -> int:
     if window is not None and not SHORTEST <= window <= context:
         raise TextError(f"a window of {window} tokens: this model takes {SHORTEST} to {context}.")

@@ -20,6 +20,8 @@ from headspec.probe.about import ProbeAbout
 from headspec.probe.catalogue import BY_POSITION, BY_WINDOW, GRIDS
 
 SCHEMA = "headspec.HeadProfile/2"
+PROFILE = "head_profile.safetensors"
+"""What it is called in results folders."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from headspec.errors import RecordError
 from headspec.load.text import TokenWindows
 from headspec.probe.checkpoint import Checkpoint
 from headspec.probe.collect import probe_heads
-from headspec.probe.profile import HeadProfile
+from headspec.probe.profile import PROFILE, HeadProfile
 
 FOLDER = "unfinished"
 
@@ -42,7 +42,7 @@ def _check_model(results: Path, unfinished: Path, model: str) -> None:
     """Refuse to go on with, or put a resumed run over, the results of another model."""
     found = {Checkpoint.model_in(path) for path in unfinished.glob("text.safetensors")}
     if not found:
-        found = {HeadProfile.load(path).about.model for path in results.glob("*.safetensors")}
+        found = {HeadProfile.load(path).about.model for path in results.glob(PROFILE)}
     if found - {model}:
         raise RecordError(
             f"cannot resume: {results} holds a run of {', '.join(found)}, not one of {model}. Choose another --out."

@@ -30,7 +30,9 @@ PAGE = """<!doctype html>
 def save_page(figure: Figure, path: Path | str) -> Path:
     """Write a stand-alone page (about 5 MB: nearly all of it is plotly's script)."""
     headline = str(figure.layout.title.text or "headspec").split("<br>")[0]
-    body = figure.to_html(full_html=False, include_plotlyjs=True, include_mathjax=False, config=CONFIG, div_id="figure")
+    body = figure.to_html(
+        full_html=False, include_plotlyjs=True, include_mathjax=False, config=dict(CONFIG), div_id="figure"
+    )
     page = PAGE.format(title=re.sub("<[^>]*>", "", headline), body=body)
     return write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"))
 

@@ -23,6 +23,7 @@ ROLE_SYMBOLS = {HeadRole.POSITIONAL: "circle", HeadRole.GATHERING: "square", Hea
 NO_CLOUD = {"showSendToCloud": False, "plotlyServerURL": ""}
 """Without this, plotly 7 shows a button that sends the figure to its makers' cloud."""
 CONFIG = {"displaylogo": False, "responsive": True, **NO_CLOUD}
+"""Give plotly a copy: it takes entries out of what it is given."""
 """How plotly's script behaves, on pages and in notebooks."""
 SEQUENTIAL = "viridis"
 FAINTEST = 1e-4

@@ -56,7 +56,7 @@ class TwinFigure(Figure):
         return {**picture, "text/plain": repr(self)}
 
     def _interactive(self, **kwargs: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**{"config": CONFIG, **kwargs})
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**{"config": dict(CONFIG), **kwargs})
         return {kind: MATHJAX.sub("", data) if kind == "text/html" else data for kind, data in bundle.items()}
 
     def _repr_html_(self) -> str | None:

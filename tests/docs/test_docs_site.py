@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from docs_pages import ROOT
 
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
 """What a browser fetches by itself when it opens a page; a link to click on (`a`) is not among it."""
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPENED = ("index.html", "tutorial.html", "reference/probe.html", "how-to/budget.html", "concepts/pruning.html")
 
 
@@ -80,19 +78,6 @@ def test_no_style_fetches_anything_from_elsewhere(site: Path) -> None:
 def test_nothing_waits_for_a_script_that_the_theme_would_fetch(site: Path) -> None:
     """The theme loads mermaid from a network where a page has such a diagram, and nothing else."""
     assert [page.name for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text(encoding="utf-8")] == []
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Pages of two sizes, and a real Chromium to open them in."""
 
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,20 +11,7 @@ from report_records import write_results
 
 from headspec.results import report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SIZES = {"48 heads": (6, 8), "1,024 heads": (32, 32)}
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: `apt-get install chromium`")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")
