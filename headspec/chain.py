@@ -27,7 +27,9 @@ from headspec.search.sweep import weights_digest
 from headspec.search.table import SweepTable
 
 ANALYSIS, SWEEP, FOUND, PRUNED, BENCHMARK = "analysis", "sweep", "search", "pruned", "benchmark"
-"""Folders of the stages."""
+"""Folders of the stages, and their names in the log."""
+FULL = "benchmark, full"
+"""The other name of the last stage."""
 FULL_SHARES = (0.5, 0.25, 0.12)
 """Of the KV bytes, what published methods hold in the full benchmark."""
 
@@ -114,8 +116,9 @@ class _Chain:
     def __init__(
         self, settings: Settings, swept: list[Treatment], full: bool, folder: Path, stage: Callable[[str], object]
     ) -> None:
-        self.settings, self.swept, self.full, self.folder, self.stage = settings, swept, full, folder, stage
+        self.settings, self.swept, self.folder, self.stage = settings, swept, folder, stage
         self.log = ChainLog(settings, folder)
+        self.full = full or FULL in self.log.finished  # the full benchmark is more than the quick one
 
     def run(self) -> ChainResult:
         """Do what is missing; what comes after something that was done anew is done anew too."""
@@ -123,7 +126,7 @@ class _Chain:
             Stage(ANALYSIS, self._analyse, self._read_analysis),
             Stage(FOUND, self._search, self._read_search),
             Stage(PRUNED, self._export, self._read_export),
-            Stage(self._benchmark_name, self._benchmark, self._read_benchmark),
+            Stage(FULL if self.full else BENCHMARK, self._benchmark, self._read_benchmark),
         ]
         for number, each in enumerate(stages):
             if self._is_there(each):
@@ -137,12 +140,6 @@ class _Chain:
         finally:
             result = self._result()
         return result
-
-    @property
-    def _benchmark_name(self) -> str:
-        """The full benchmark is more than the quick one."""
-        full = f"{BENCHMARK}, full"
-        return full if self.full or full in self.log.finished else BENCHMARK
 
     def _is_there(self, each: Stage) -> bool:
         """Whether a stage is finished, and its records can be read."""

@@ -96,7 +96,9 @@ for head in (previous, copier, broad):
     print(f"{head} is {verdict.role} (margin {verdict.margin:.2f}): {verdict.reason}")
 
 # %% [markdown]
-# And the four heads that lie nearest to an edge. With a margin below about 0.05 another text may turn the role:
+# And the four heads that lie nearest to an edge. A margin below about 0.05 is a warning that another text may turn the role.
+# A large one is no promise: it says how far the deciding number is from its cut-off, not how much that number varies with the
+# text (notebook 2 tries that).
 
 # %%
 for verdict in sorted(head_map, key=lambda verdict: verdict.margin)[:4]:

@@ -168,6 +168,17 @@ def test_the_full_benchmark_may_follow_the_quick_one_and_is_enough(done: list[st
     assert done == [*ORDER, BENCHMARK]
 
 
+def test_a_full_benchmark_that_is_lost_is_done_again_in_full(
+    done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_chain("demo", out=tmp_path, full=True)
+    (tmp_path / BENCHMARK / TABLE).unlink()
+    fullness: list[bool] = []
+    monkeypatch.setattr(chain._Chain, "_benchmark", lambda self: fullness.append(self.full))
+    run_chain("demo", out=tmp_path)
+    assert fullness == [True]
+
+
 @pytest.mark.parametrize(("lost", "again"), [(ANALYSIS, True), (FOUND, False)])
 def test_a_sweep_is_forgotten_with_the_analysis(lost: str, again: bool, done: list[str], tmp_path: Path) -> None:
     run_chain("demo", out=tmp_path)

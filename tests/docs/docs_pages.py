@@ -1,5 +1,6 @@
 """The pages of the documentation, and the blocks of code in them."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ COMMENT = re.compile(r"<!--(.*?)-->", re.S)
 DIRECTIVE = re.compile(
     r"<!-- (?:not run: (?P<reason>\S[^\n]{4,}?)|file: (?P<file>[\w.]+)|(?P<prints>prints)) -->\n\s*\Z"
 )
+PLACEHOLDER = re.compile(r"\b(?:RUNTIME|TODO|TBD|XXX|HOWTOS?|FIXME)\b")
+"""What stands where something has still to be written."""
 LEXER = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)$\n", re.M))
 
 
@@ -73,3 +76,16 @@ def prose(page: Path) -> str:
     for region, _ in reversed(list(regions(Document(text, str(page))))):
         text = text[: region.start] + text[region.end :]
     return text
+
+
+def told() -> list[Path]:
+    """Everything with prose for a reader: the pages at the front, the documentation, the notebooks."""
+    return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+def placeholders(page: Path) -> list[str]:
+    """Words in the prose of a page or notebook that wait to be replaced."""
+    if page.suffix != ".ipynb":
+        return PLACEHOLDER.findall(prose(page))
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    return PLACEHOLDER.findall("\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "markdown"))

@@ -6,6 +6,7 @@ It compiles, what it imports exists, names of `hs.…` exist, and calls of them 
 import ast
 import importlib
 import inspect
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,11 @@ from docs_pages import WrongPageError
 
 ROOTS = {"hs": "headspec", "headspec": "headspec"}
 """The names under which pages use the package; each page imports it in its first block."""
+FORWARDS = {
+    "headspec.search.sweep.sweep": "headspec.search.distributed.measure_on_ray",
+    "headspec.pipeline.analyze": "headspec.probe.collect.probe_heads",
+}
+"""Where functions with `**options` pass them on: what they take is what that function has after its `*`."""
 
 
 def check_python(source: str) -> None:
@@ -75,3 +81,27 @@ def _check_call(node: ast.Call) -> None:
         bind(*[None] * len(node.args), **named)
     except TypeError as error:
         raise WrongPageError(f"{ast.unparse(node)}: {error}") from None
+    if unknown := _unknown(function, named):
+        raise WrongPageError(f"{ast.unparse(node)}: no argument {', '.join(unknown)} here, nor where it is passed on.")
+
+
+def _unknown(function: Callable[..., Any], named: Iterable[str]) -> list[str]:
+    """Names that only `**options` would take, and that no function behind it has."""
+    if not takes_any_name(function):
+        return []
+    known = set(inspect.signature(function).parameters)
+    target = FORWARDS.get(f"{function.__module__}.{function.__qualname__}")
+    if target is not None:
+        module, _, name = target.rpartition(".")
+        known |= keyword_only(_member(_import(module), name, module))
+    return [name for name in named if name not in known]
+
+
+def takes_any_name(function: Callable[..., Any]) -> bool:
+    """Whether it has `**options`, so that its own signature refuses no name."""
+    return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values())
+
+
+def keyword_only(function: Callable[..., Any]) -> set[str]:
+    """The arguments after its `*`."""
+    return {name for name, each in inspect.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY}

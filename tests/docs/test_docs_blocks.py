@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from docs_commands import check_headspec, commands, typed
-from docs_pages import COMMENT, LANGUAGES, ROOT, Block, WrongPageError, blocks, pages, prose
+from docs_pages import COMMENT, LANGUAGES, ROOT, Block, WrongPageError, blocks, pages, placeholders, prose, told
 from docs_runner import parse
 from sybil import Document
 
@@ -81,6 +81,11 @@ def test_commands_in_the_text_exist_with_their_options(page: Path) -> None:
             except WrongPageError as error:
                 if "Missing" not in str(error):  # `headspec bench --quick` may leave out what is plain
                     raise
+
+
+@pytest.mark.parametrize("page", told(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_prose_holds_a_word_that_waits_to_be_replaced(page: Path) -> None:
+    assert placeholders(page) == []
 
 
 def test_most_blocks_are_run() -> None:

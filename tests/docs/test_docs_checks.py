@@ -1,12 +1,16 @@
 """What is only checked in the documentation is really checked: wrong commands and wrong Python are found."""
 
+import inspect
+import json
 from pathlib import Path
 
 import pytest
 from docs_commands import check_shell, commands, typed
-from docs_pages import WrongPageError, blocks
-from docs_python import check_python
+from docs_pages import WrongPageError, blocks, placeholders
+from docs_python import FORWARDS, check_python, takes_any_name
 from docs_runner import matches
+
+import headspec as hs
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,13 @@ def test_of_a_console_only_what_is_typed_counts() -> None:
         ("hs.HeadMap.nonsense('x')", "hs.HeadMap has no 'nonsense'"),
         ("hs.load_model('demo', nonsense=1)", "unexpected keyword argument 'nonsense'"),
         ("hs.load_model('demo', 'cpu')", "too many positional"),
+        ("hs.run_chain('demo', nonsense=1)", "unexpected keyword argument 'nonsense'"),
+        (
+            "hs.sweep(model, cases, text, ray_address='auto', workers=16)",
+            "no argument ray_address, workers",
+        ),
+        ("hs.sweep(model, cases, text, texts=[])", "no argument texts"),
+        ("hs.analyze('demo', nonsense=4)", "no argument nonsense"),
         ("from headspec.load.model import nonsense", "has no 'nonsense'"),
         ("import nonsense_module", "No module named"),
     ],
@@ -91,8 +102,28 @@ def test_wrong_python_is_found(source: str, words: str) -> None:
 def test_right_python_passes() -> None:
     check_python(
         "import headspec as hs\nfrom headspec.plan.size import plan_size\n"
-        "model = hs.load_plain('demo', device='cpu')\nhs.show.roles(*[model])\nmodel.anything.at.all()"
+        "model = hs.load_plain('demo', device='cpu')\nhs.show.roles(*[model])\nmodel.anything.at.all()\n"
+        "hs.sweep(model, cases, text, engine='ray', address='auto', n_workers=16)\nhs.analyze('demo', every=4)"
     )
+
+
+def test_it_is_known_where_each_public_function_passes_its_options_on() -> None:
+    public = [getattr(hs, name) for name in hs.__all__] + [getattr(hs.show, name) for name in hs.show.__all__]
+    passing = [each for each in public if inspect.isfunction(each) and takes_any_name(each)]
+    assert {f"{each.__module__}.{each.__qualname__}" for each in passing} == set(FORWARDS)
+
+
+def test_a_word_that_waits_to_be_replaced_is_found_in_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("It takes RUNTIME, in the runtime.\n\n```python\nXXX = 1\n```\n\nTODO: more\n", encoding="utf-8")
+    assert placeholders(page) == ["RUNTIME", "TODO"]
+
+
+def test_a_word_that_waits_to_be_replaced_is_found_in_a_notebook(tmp_path: Path) -> None:
+    notebook = tmp_path / "page.ipynb"
+    cells = [{"cell_type": "markdown", "source": ["It is\n", "TBD."]}, {"cell_type": "code", "source": ["XXX = 1"]}]
+    notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert placeholders(notebook) == ["TBD"]
 
 
 @pytest.mark.parametrize(
