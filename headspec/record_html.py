@@ -17,7 +17,7 @@ ROLE_INK = {HeadRole.POSITIONAL: "#FFFFFF", HeadRole.GATHERING: "#222222", HeadR
 ROLE_MEANINGS = {
     HeadRole.POSITIONAL: "looks at a few fixed places: a small sliding window will do",
     HeadRole.GATHERING: "looks where the content says: needs the whole context",
-    HeadRole.DEAD: "writes next to nothing, or always the same: need not be computed",
+    HeadRole.DEAD: "writes next to nothing, or always the same: may go once a search has confirmed it",
 }
 BORDER = "1px solid rgba(128,128,128,.35)"
 CELL = f"border:{BORDER};padding:2px 7px"

@@ -16,14 +16,18 @@ from headspec.classify.head_map import HeadMap, HeadStatus
 from headspec.classify.rules import classify_heads
 from headspec.classify.specialisation import HeadDiversity, Specialisation
 from headspec.errors import RecordError
+from headspec.export.folder import HEAD_MAP as EXPORTED
 from headspec.files import write_whole
 from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SAMPLE, SPECIALISATION
+from headspec.probe.about import ProbeAbout
 from headspec.probe.profile import HeadProfile
 from headspec.show.report.parts import ReportParts
 
-REPORT = "report.html"
+REPORT, SEARCH = "report.html", "search.json"
 PASSED_BY = ("unfinished",)
 """Subfolders that hold no results: what an interrupted analysis has read."""
+READ_BY = ("text_digest", "n_windows", "window", "first_query", "n_sinks", "repeat_length", "n_repeats", "seed")
+"""What changes the numbers of a probe; engine, device and versions do not."""
 Model = tuple[str, int | None, int | None]
 """Name, layers and heads a layer, as far as a record knows them."""
 
@@ -77,10 +81,10 @@ def find_parts(folder: Path | str) -> ReportParts:
     head_map = search.head_map()
     about = head_map.about
     found = {kind.name: search.first(kind, (about.model, about.n_layers, about.n_heads)) for kind in KINDS}
-    profile = found["profile"]
-    if profile is not None and profile.about.layers != about.layers:
-        search.leave_out("profile", f"it has other layers than the head map ({search.files['head_map']})")
-        found["profile"] = None
+    for name in ("profile", "clusters", "sample"):
+        if found[name] is not None and (why := _differs(found[name], about)):
+            search.leave_out(name, f"{why} than the head map ({search.files['head_map']})")
+            found[name] = None
     return ReportParts(head_map, **found, files=search.files, notes=tuple(search.notes))
 
 
@@ -94,21 +98,27 @@ class _Search:
 
     def head_map(self) -> HeadMap:
         """The head map to show: of the first model, and there the one of a search, which has confirmed heads."""
-        maps = list(self._read(MAP))
+        maps = list(self._read(MAP)) or list(self._read(EXPORTED_MAP))
         if not maps:
             return self._classified_anew()
         place, first = maps[0]
         same = [(path, each) for path, each in maps if _model_of(each) == _model_of(first)]
-        place, chosen = next(((path, each) for path, each in same if _is_settled(each)), same[0])
+        beside = self._searched(first.about.model)
+        place, chosen = min(same, key=lambda found: (found[0].parent != beside, not _is_settled(found[1])))
         self.files["head_map"] = self._short(place)
         self.notes += [_other_model(self._short(path), each.about.model, first.about.model)
                        for path, each in maps if _model_of(each) != _model_of(first)]  # fmt: skip
         return chosen
 
+    def _searched(self, model: str) -> Path | None:
+        """The folder of the search that the page shows: head map, plan and record are taken from there."""
+        return next((path.parent for path, record in self._read(SEARCHES) if record.model == model), None)
+
     def first(self, kind: Kind, model: Model) -> Any:
         """The first record of a kind that is about the model; None if there is none."""
         chosen = None
-        for path, record in self._read(kind):
+        beside = self._searched(model[0]) if kind.name == "plan" else None
+        for path, record in sorted(self._read(kind), key=lambda found: found[0].parent != beside):
             name, *sizes = kind.model(record)
             fits = all(size in (None, known) for size, known in zip(sizes, model[1:], strict=True))
             if name != model[0] or not fits:
@@ -127,8 +137,8 @@ class _Search:
         """From the profile, where the head map is there but cannot be read."""
         if not self.notes:
             raise RecordError(
-                f"{self.folder} and its subfolders hold no {HEAD_MAP}: `headspec analyze MODEL --out {self.folder}` "
-                "writes one."
+                f"{self.folder} and its subfolders hold no {HEAD_MAP}, and a page needs a head map: name the folder "
+                "above them if that holds one, or make one there with `headspec analyze MODEL --out RESULTS/analysis`."
             )
         profile = next((record for _, record in self._read(PROFILES)), None)
         if profile is None:
@@ -168,6 +178,15 @@ def _other_model(file: str, name: str, wanted: str) -> str:
 
 def _model_of(record: Any) -> Model:
     return record.about.model, record.about.n_layers, record.about.n_heads
+
+
+def _differs(record: Any, about: ProbeAbout) -> str:
+    """How a record was read otherwise than a head map, in words; empty if it was read alike."""
+    own = getattr(record, "about", None)
+    if (own or record).layers != about.layers:
+        return "it has other layers"
+    names = [name for name in READ_BY if own is not None and getattr(own, name) != getattr(about, name)]
+    return f"it was read from another text or with other settings ({', '.join(names)})" if names else ""
 
 
 def _own_model(record: Any) -> Model:
@@ -258,6 +277,9 @@ def _specialised_model(record: Specialisation) -> Model:
 
 
 MAP = Kind("head_map", HEAD_MAP, _head_map, _model_of)
+EXPORTED_MAP = Kind("head_map", EXPORTED, _head_map, _model_of)
+"""Beside an exported model, where there is no other."""
+SEARCHES = Kind("search", SEARCH, _search, lambda record: (record.model, None, None))
 PROFILES = Kind("profile", PROFILE, HeadProfile.load, _model_of)
 KINDS = (
     PROFILES,
@@ -265,7 +287,7 @@ KINDS = (
     Kind("specialisation", SPECIALISATION, _specialisation, _specialised_model),
     Kind("sample", SAMPLE, _sample, _own_model),
     Kind("sweep", "sweep.json", _sweep, _set_model),
-    Kind("search", "search.json", _search, lambda record: (record.model, None, None)),
+    SEARCHES,
     Kind("plan", "plan.json", _plan, _model_of),
     Kind("benchmark", "benchmark.json", _benchmark, _set_model),
     Kind("live", "live.json", _live, _own_model),

@@ -28,9 +28,9 @@ class HeadStatus(StrEnum):
     CONFIRMED = "confirmed"
     """Removing it, together with the others, kept a budget of damage on text and on repeats (`search_plan`)."""
     REJECTED = "rejected"
-    """A candidate that a search has left in place: removing it with the others would have cost more than its budget."""
+    """A candidate that a search with limits of damage did not remove within its budget; a plan may still window it."""
     PROTECTED = "protected"
-    """It does induction, which text alone would not miss: a search leaves it alone."""
+    """It does induction, which text alone would not miss: the search left it alone (`protect_induction`)."""
 
 
 class Trait(StrEnum):

@@ -65,16 +65,19 @@ def run(
 
 def _print_run(found: "ChainResult") -> None:
     """What the heads do, what was done with them, and what it gave."""
+    from headspec.classify.head_map import HeadStatus
+    from headspec.show.budget_words import budget_words
+
     print_benchmark(found.benchmark)
     counts = ", ".join(f"{count} {role}" for role, count in found.head_map.counts().items())
+    confirmed = sum(verdict.status == HeadStatus.CONFIRMED for verdict in found.head_map)
     plan = found.search.certificate
-    output.print(f"{len(found.head_map)} heads: {counts}.", highlight=False)
+    output.print(f"{len(found.head_map)} heads: {counts} ({confirmed} confirmed).", highlight=False)
     output.print(
         f"The plan: {plan['heads_removed']} heads removed, {plan['heads_windowed']} windowed; KV cache of "
         f"{plan['n_tokens']} tokens: {plan['kv_share']:.1%} left.", highlight=False,
     )  # fmt: skip
-    if not found.search.within_budget:
-        output.print("OVER BUDGET: no plan keeps the budget; the nearest was chosen.", style="yellow")
-    if plan["broken"]:
-        output.print(f"OVER BUDGET on fresh text: {'; '.join(plan['broken'])}.", style="yellow", highlight=False)
+    over = not found.search.within_budget or plan["broken"]
+    words = budget_words(plan, found.search.within_budget)
+    output.print(f"{words}.", style="yellow" if over else "", highlight=False)
     output.print(f"Pruned model: {found.folder / 'pruned'}", highlight=False, markup=False, soft_wrap=True)

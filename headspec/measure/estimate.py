@@ -31,7 +31,12 @@ class Estimate:
     @classmethod
     def from_dict(cls, values: dict[str, float | str | None]) -> "Estimate":
         """Read back what `to_dict` wrote."""
-        return cls(**{name: math.nan if value is None else float(value) for name, value in values.items()})
+        return cls(**{name: cls.number(value) for name, value in values.items()})
+
+    @staticmethod
+    def number(value: float | str | None) -> float:
+        """One of the values that `to_dict` wrote."""
+        return math.nan if value is None else float(value)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"

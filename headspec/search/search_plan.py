@@ -56,7 +56,8 @@ class SearchResult:
     points: tuple[Point, ...]
     """Every plan that was measured, in order."""
     head_map: HeadMap
-    """With removed heads confirmed, if limits of damage were kept, and induction heads protected."""
+    """With removed heads confirmed and other candidates rejected, if limits of damage were kept; induction heads are
+    protected if they were left alone."""
     rank_correlation: float
     """Spearman correlation of the gradient forecasts with the exact effects of the treated heads, each alone; NaN
     with fewer than three, or where heads are compressed."""
@@ -157,6 +158,9 @@ def search_plan(
     harmless = kept and budget.limits_damage
     return SearchResult(
         plan=chosen.plan.certified(certificate), within_budget=kept, chosen=chosen, points=tuple(search.points),
-        head_map=confirmed(head_map, chosen.plan.heads(Remove) if harmless else []),
+        head_map=confirmed(
+            head_map, chosen.plan.heads(Remove) if harmless else [],
+            settles=harmless and any(isinstance(what, Remove) for what in allowed), protect_induction=protect_induction,
+        ),
         rank_correlation=search.rank_correlation(chosen.plan),
     )  # fmt: skip

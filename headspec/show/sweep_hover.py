@@ -9,6 +9,8 @@ from headspec.show.sweep_parts import Row
 
 ERRORS = {"kl": "kl_se"}
 """Columns of standard errors, by what they belong to: said together."""
+TEXT_MEASURES = ("loss_increase", "perplexity_increase", "kl")
+"""Measured in every case: where they hold nothing, they are NaN or infinite."""
 HEADS_NAMED = 8
 """Of a group of heads."""
 
@@ -47,5 +49,5 @@ def _heads(row: Row) -> str:
 def _number(row: Row, name: str) -> str:
     value, error = row.get(name), row.get(ERRORS.get(name, ""))
     if value is None:
-        return "not measured"
+        return "not finite" if name in TEXT_MEASURES else "not measured"
     return f"{value:.3g}" + ("" if error is None else f" ± {error:.2g} (standard error over windows)")

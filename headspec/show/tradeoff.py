@@ -1,6 +1,5 @@
 """What plans cost and save: the Pareto front of a search (KV bytes against KL), as PNG and as a plotly figure."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,7 +9,9 @@ from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.graph_objects import Scatter
 
+from headspec.measure.estimate import Estimate
 from headspec.search.record import PlanPoint, SearchRecord
+from headspec.show.budget_words import budget_words
 from headspec.show.hover import escaped, faint
 from headspec.show.page import save_page
 from headspec.show.static import save_png
@@ -26,8 +27,10 @@ LEAST_KL = 1e-5
 """Plans that change less than this are drawn here: a logarithmic axis has no zero."""
 FRONT, OTHER, CHOSEN, RANDOM = LINE_COLORS[0], "#BBBBBB", LINE_COLORS[1], LINE_COLORS[5]
 RANDOM_NAME = "random plans of the same make (fresh text)"
+FRESH_NAME = "chosen, on fresh text"
 X_TITLE = "KV bytes left at the model's context, share of the original's"
 Y_TITLE = "KL(original ‖ treated), nats a token"
+TEXT_NOTE = "Dots and star: the text plans were chosen on; diamond and crosses: fresh text"
 
 
 def pareto_png(found: Found, path: Path) -> Path:
@@ -47,7 +50,7 @@ def pareto_static(found: Found) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     figure.suptitle("\n".join(_title(record)), fontsize=10)
     _draw(figure.add_subplot(), record)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -65,9 +68,14 @@ def pareto(found: Found) -> TwinFigure:
         _trace("Pareto front", front, {"color": FRONT, "size": 8}, "lines+markers"),
         _trace("chosen", [chosen], {"color": CHOSEN, "size": 15, "symbol": "star"}, "markers"),
         Scatter(
-            name=RANDOM_NAME, mode="markers", hovertemplate="KL %{y:.4g}<extra></extra>",
+            name=RANDOM_NAME, mode="markers", hovertemplate="a random plan on fresh text: KL %{y:.4g}<extra></extra>",
             x=[chosen.kv_share] * len(random), y=_drawn(random),
             marker={"color": RANDOM, "size": 7, "symbol": "x-thin", "line": {"width": 1.5, "color": RANDOM}},
+        ),
+        Scatter(
+            name=FRESH_NAME, mode="markers", x=[chosen.kv_share], y=_fresh(record),
+            hovertemplate="the chosen plan on fresh text: KL %{y:.4g}<extra></extra>",
+            marker={"color": CHOSEN, "size": 11, "symbol": "diamond-open", "line": {"width": 2}},
         ),
     ]  # fmt: skip
     figure = PlotlyFigure(traces)
@@ -90,10 +98,16 @@ def _draw(axes: Axes, record: SearchRecord) -> None:
     axes.scatter([chosen.kv_share] * len(random), random, marker="x", s=18, lw=0.8, color=RANDOM,
                  label=RANDOM_NAME)  # fmt: skip
     axes.scatter(*_places([chosen]), marker="*", s=150, color=CHOSEN, edgecolor=INK, lw=0.5, zorder=3, label="chosen")
+    axes.scatter([chosen.kv_share], _fresh(record), marker="D", s=45, facecolor="none", edgecolor=CHOSEN, lw=1.5,
+                 zorder=3, label=FRESH_NAME)  # fmt: skip
     axes.set(xlabel=_x_title(record), ylabel=Y_TITLE, yscale="log", xlim=(0, 1.03))
     axes.grid(color=GRID, which="major")
     axes.tick_params(colors=FAINT_INK)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _fresh(record: SearchRecord) -> list[float]:
+    return _drawn([Estimate.number(record.certificate["quality"]["kl"]["value"])])
 
 
 def _trace(name: str, points: Sequence[PlanPoint], marker: dict[str, Any], mode: str) -> Scatter:
@@ -109,7 +123,7 @@ def _words(point: PlanPoint) -> str:
         f"{escaped(counts)}<br>KV bytes left {point.kv_share:.1%}, attention weights removed "
         f"{point.removed_share:.1%}<br>"
         f"{_time(point)}"
-        f"KL {point.kl}{faint(' nats a token, 95 % interval over windows of text')}<br>"
+        f"KL {point.kl}{faint(' nats a token on the text plans were chosen on, 95 % interval over windows')}<br>"
         f"perplexity increase {point.perplexity_increase}{faint(' relative: 0.02 is 2 % more')}<br>"
         f"induction accuracy {point.induction_accuracy or 'n/a'}{faint(' share of repeated tokens foreseen')}"
     )
@@ -145,7 +159,7 @@ def _drawn(values: Sequence[float]) -> list[float]:
 
 def _title(record: SearchRecord) -> list[str]:
     certificate, quality = record.certificate, record.certificate["quality"]
-    kl, increase = (_number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
+    kl, increase = (Estimate.number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
     lines = [
         f"What plans for {record.model} save and cost",
         f"chosen: {certificate['heads_removed']} heads removed, {certificate['heads_windowed']} windowed"
@@ -153,14 +167,11 @@ def _title(record: SearchRecord) -> list[str]:
         f"text ({quality['n_windows']} × {quality['window']} tokens) KL {kl:.3g}, perplexity "
         f"{increase:+.2%}",
     ]  # fmt: skip
+    budget = budget_words(certificate, record.within_budget)
+    lines += [TEXT_NOTE, *([budget] if budget else [])]
     return lines + (["RANDOM WEIGHTS: timing and tests only"] if record.random_weights else [])
 
 
 def _compressed(certificate: Mapping[str, Any]) -> str:
     number = certificate.get("heads_compressed", 0)
     return f", {number} compressed" if number else ""
-
-
-def _number(value: float | str | None) -> float:
-    """A value of a saved Estimate: JSON has no NaN (null) and no infinity (a word)."""
-    return math.nan if value is None else float(value)

@@ -37,6 +37,17 @@ def test_a_search_that_removes_nothing_rejects_every_candidate(head_map: HeadMap
     assert statuses(confirmed(head_map, []))[:3] == [HeadStatus.REJECTED, HeadStatus.REJECTED, None]
 
 
+def test_a_search_that_settles_nothing_leaves_candidates(head_map: HeadMap) -> None:
+    found = statuses(confirmed(head_map, [], settles=False))
+    assert found == [HeadStatus.CANDIDATE, HeadStatus.CANDIDATE, None, HeadStatus.PROTECTED, HeadStatus.PROTECTED]
+
+
+def test_induction_heads_are_protected_only_by_a_search_that_left_them_alone(head_map: HeadMap) -> None:
+    assert statuses(confirmed(head_map, [], protect_induction=False))[3:] == [None, None]
+    again = confirmed(confirmed(head_map, []), [], protect_induction=False)
+    assert statuses(again)[3:] == [None, None]
+
+
 def test_a_rejected_head_keeps_its_role_and_numbers(head_map: HeadMap) -> None:
     before, after = head_map[SECOND], confirmed(head_map, [FIRST])[SECOND]
     assert (after.role, after.margin, after.evidence) == (HeadRole.DEAD, before.margin, before.evidence)

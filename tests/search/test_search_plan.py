@@ -352,6 +352,16 @@ def test_a_budget_of_size_confirms_nothing() -> None:
     assert not any(verdict.status is HeadStatus.CONFIRMED for verdict in found.head_map)
 
 
+def test_a_budget_of_size_rejects_no_candidate() -> None:
+    found = find(Budget(max_kv_share=0.5), treatments=("mean",))
+    assert not any(verdict.status is HeadStatus.REJECTED for verdict in found.head_map)
+
+
+def test_induction_heads_that_may_be_treated_are_not_called_protected() -> None:
+    found = find(Budget(max_kl=9.0, min_induction_kept=0.0), protecting("L0H1"), protect_induction=False)
+    assert not any(verdict.status is HeadStatus.PROTECTED for verdict in found.head_map)
+
+
 def test_the_search_leaves_the_map_it_was_given_alone() -> None:
     given = classify_heads(profile_of(plain()))
     before = [verdict.to_dict() for verdict in given]

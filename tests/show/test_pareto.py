@@ -15,7 +15,7 @@ from headspec.plan.treatments import parse_treatment
 from headspec.search.point import Point, pareto_front
 from headspec.search.record import SearchRecord
 from headspec.show.page import save_page
-from headspec.show.tradeoff import LEAST_KL, pareto, pareto_png
+from headspec.show.tradeoff import LEAST_KL, pareto, pareto_png, pareto_static
 
 
 def point(kl: float, model: str = "demo", **treatments: str) -> Point:
@@ -83,6 +83,35 @@ def test_the_chosen_plan_is_a_star() -> None:
     chosen = next(trace for trace in pareto(RECORD).data if trace.name == "chosen")
     assert chosen.marker.symbol == "star"
     assert xy(chosen) == {(0.775, 0.01)}
+
+
+def test_the_chosen_plan_is_also_drawn_with_its_kl_on_fresh_text() -> None:
+    fresh = pareto(RECORD).data[4]
+    assert fresh.name == "chosen, on fresh text"
+    assert xy(fresh) == {(0.775, 0.025)}
+
+
+def test_the_title_says_which_marks_are_of_which_text() -> None:
+    assert "diamond and crosses: fresh text" in pareto(RECORD).layout.title.text.replace("<br>", " ")
+
+
+BUDGET = {"budget": {"max_kl": 0.02, "max_kv_share": None, "min_induction_kept": 0.9}}
+BROKEN = {"broken": ["KL up to 0.05 > 0.02"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "within", "says"),
+    [
+        (BUDGET, True, "Budget: KL up to 0.02 nats a token, induction kept 90 % or more; kept"),
+        (BUDGET, False, "OVER BUDGET (KL up to 0.02 nats a token, induction kept 90 % or more): no plan within it"),
+        (BUDGET | BROKEN, True, "more): on fresh text it breaks: KL up to 0.05 > 0.02"),
+    ],
+)
+def test_the_title_says_whether_the_budget_is_kept(more: dict[str, Any], within: bool, says: str) -> None:
+    record = SearchRecord.of(POINTS, SMALL, certificate() | more, within)
+    title = pareto(record).layout.title.text.replace("&gt;", ">").replace("<br>", " ")
+    assert says in title
+    assert says in pareto_static(record).get_suptitle()
 
 
 def test_random_plans_stand_at_the_size_of_the_chosen_one() -> None:

@@ -24,6 +24,8 @@ from headspec.show.style import ROLE_ORDER, TRAIT_MARKS
 
 DIGITS = 4
 """Significant digits of every number on the page."""
+NOT_FINITE = "not finite"
+"""Stands for a value that was measured and is NaN or infinite: rows of a sweep hold null there."""
 KINDS_OF_ROWS = ("single", "curve")
 """Of cases of one head those are kept that come first here; other kinds come last."""
 
@@ -94,7 +96,7 @@ def effects(table: SweepTable | None, head_map: HeadMap) -> dict[str, Any] | Non
     rank = {kind: place for place, kind in enumerate(KINDS_OF_ROWS)}
     names = {str(verdict.head) for verdict in head_map}
     alone = [row for row in table.rows if row.get("n_heads") == 1 and row.get("heads") in names]
-    found: dict[str, dict[str, list[float | None]]] = {}
+    found: dict[str, dict[str, list[float | str | None]]] = {}
     for row in sorted(alone, key=lambda row: rank.get(str(row.get("kind")), len(rank))):
         found.setdefault(row["heads"], {}).setdefault(str(row["treatment"]), [_measure(row, name) for name in EFFECTS])
     treatments = list(dict.fromkeys(what for rows in found.values() for what in rows))
@@ -102,9 +104,19 @@ def effects(table: SweepTable | None, head_map: HeadMap) -> dict[str, Any] | Non
             "heads": found}  # fmt: skip
 
 
-def _measure(row: Mapping[str, Any], name: str) -> float | None:
+def _measure(row: Mapping[str, Any], name: str) -> float | str | None:
     value = row.get(name)
-    return rounded(value) if isinstance(value, int | float) else None
+    if isinstance(value, int | float) and math.isfinite(value):
+        return rounded(value)
+    return NOT_FINITE if (value is not None and isinstance(value, float)) or _was_measured(row, name) else None
+
+
+def _was_measured(row: Mapping[str, Any], name: str) -> bool:
+    """Whether null is a value: text is always measured; repeats were where accuracy, which is a share, is known."""
+    known = name in ("kl", "perplexity_increase") or (
+        name == "repeats_kl" and row.get("induction_accuracy") is not None
+    )
+    return known and name in row and row[name] is None
 
 
 def planned(plan: HeadPlan | None, head_map: HeadMap) -> dict[str, list[str]] | None:

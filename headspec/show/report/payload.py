@@ -1,21 +1,25 @@
 """Everything a page shows, as plain values: one JSON text, and one for every figure, which is read when it is drawn."""
 
 import json
-import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from headspec.classify.head_map import HeadMap
+from headspec.classify.head_map import HeadMap, HeadStatus
+from headspec.heads import HeadRole
+from headspec.measure.estimate import Estimate
 from headspec.plan.treatments import Compress, Remove, Window
+from headspec.record_html import ROLE_MEANINGS
+from headspec.show.budget_words import budget_words
 from headspec.show.hover import number_words
 from headspec.show.report.frame import taken_apart
 from headspec.show.report.heads import effects, head_rows, offsets, planned, statistics
 from headspec.show.report.parts import ReportParts
 from headspec.show.report.patterns import patterns
 from headspec.show.report.sections import SECTIONS, Section
-from headspec.show.report.words import RANDOM, ROLES, STATUSES, TRAITS
+from headspec.show.report.words import RANDOM, STATUSES, TRAITS
 from headspec.show.style import CONFIG, ROLE_COLORS, ROLE_INK, TRAIT_MARKS
 
 Found = TypeVar("Found")
@@ -94,8 +98,19 @@ def _facts(head_map: HeadMap) -> list[list[str]]:
 
 def _roles(head_map: HeadMap) -> list[dict[str, Any]]:
     counts = head_map.counts()
-    return [{"name": str(role), "color": color, "ink": ROLE_INK[role], "count": counts[role], "meaning": ROLES[role]}
-            for role, color in ROLE_COLORS.items()]  # fmt: skip
+    return [
+        {"name": str(role), "color": color, "ink": ROLE_INK[role], "count": counts[role],
+         "split": _split(head_map, role), "meaning": f"{ROLE_MEANINGS[role]}."}
+        for role, color in ROLE_COLORS.items()
+    ]  # fmt: skip
+
+
+def _split(head_map: HeadMap, role: HeadRole) -> str:
+    """How many dead heads are confirmed, rejected and still candidates; for other roles nothing is to be confirmed."""
+    if role is not HeadRole.DEAD:
+        return ""
+    found = Counter(verdict.status for verdict in head_map if verdict.role is role)
+    return ", ".join(f"{found[status]} {status}" for status in HeadStatus if found[status])
 
 
 def _findings(parts: ReportParts) -> list[dict[str, str]]:
@@ -118,21 +133,30 @@ def _plan_sentence(parts: ReportParts) -> str:
     if not certificate:
         return f"{words}. Nobody has measured what it costs."
     quality = certificate["quality"]
-    kl, increase = (_number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
+    kl, increase = (Estimate.number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
     random = f" {RANDOM}." if parts.random_weights else ""
     return (f"{words}; {float(certificate['kv_share']):.0%} of the KV cache left, KL {number_words(kl)} nats a token, "
-            f"perplexity {increase:+.1%}, on fresh text.{random}")  # fmt: skip
+            f"perplexity {increase:+.1%}, on fresh text.{_budget(parts)}{random}")  # fmt: skip
 
 
-def _number(value: float | str | None) -> float:
-    """A value of a saved Estimate: JSON has no NaN (null) and no infinity (a word)."""
-    return math.nan if value is None else float(value)
+def _budget(parts: ReportParts) -> str:
+    """Which budget the plan was made for, and whether it keeps it."""
+    assert parts.plan is not None
+    words = budget_words(parts.plan.certificate or {}, parts.search is None or parts.search.within_budget)
+    return f" {words}." if words else ""
 
 
 def _section(payload: Payload, section: Section, parts: ReportParts) -> dict[str, Any]:
     """Words, figures and tables of a section; without its records the command that makes them."""
     said = {name: getattr(section, name) for name in ("name", "title", "short", "shows", "misleads", "quality")}
-    known: dict[str, Any] = {**said, "command": section.command_for(parts), "there": False, "figures": [], "blocks": []}
+    known: dict[str, Any] = {
+        **said,
+        "command": section.command_for(parts),
+        "there": False,
+        "figures": [],
+        "blocks": [],
+        "verdict": "",
+    }
     if not section.is_there(parts):
         return known
     what = f"{_file(parts.files, section.needs[0])}, in {section.title!r},"
@@ -142,7 +166,8 @@ def _section(payload: Payload, section: Section, parts: ReportParts) -> dict[str
         known["figures"].append({"number": len(payload.figures), "name": name, "title": figure["title"],
                                  "height": figure["height"]})  # fmt: skip
         payload.figures.append(figure)
-    return known | {"there": bool(drawn or blocks), "blocks": blocks or []}
+    verdict = payload.attempt(what, lambda: section.verdict(parts)) or ""
+    return known | {"there": bool(drawn or blocks), "blocks": blocks or [], "verdict": verdict}
 
 
 def _file(files: Any, name: str) -> str:

@@ -31,6 +31,8 @@ class Section:
     """What makes it, with `{model}`; DIR is the results folder."""
     draw: Callable[[ReportParts], Figures] = lambda parts: {}
     blocks: Callable[[ReportParts], list[Block]] = lambda parts: []
+    verdict: Callable[[ReportParts], str] = lambda parts: ""
+    """What to know before one looks: whether a budget is kept, how much was measured."""
     quality: bool = False
     """Whether it judges a model, which random weights cannot be."""
 
@@ -73,6 +75,21 @@ def _pareto(parts: ReportParts) -> Figures:
     from headspec.show.tradeoff import pareto
 
     return {"": pareto(given(parts.search))}
+
+
+def _budget(parts: ReportParts) -> str:
+    from headspec.show.budget_words import budget_words
+
+    record = given(parts.search)
+    return budget_words(record.certificate, record.within_budget)
+
+
+def _measured(parts: ReportParts) -> str:
+    """How much of a sweep is there: an unfinished one looks like a small one."""
+    rows = given(parts.sweep).rows
+    single = {str(row.get("heads")) for row in rows if row.get("kind") == "single"}
+    alone = f"; {len(single)} of {len(parts.head_map)} heads treated alone" if single else ""
+    return f"{len(rows):,} cases measured{alone}"
 
 
 def _benchmark(parts: ReportParts) -> Figures:
@@ -126,14 +143,16 @@ SECTIONS = (
         "Each head is treated alone, and the damage is measured exactly: on text, and on repeated random tokens, which "
         "only induction heads can foresee.",
         "Damage of single heads does not add up: others take over what one did, until they are gone too.",
-        "headspec sweep {model} --profile DIR/analysis --out DIR/sweep", _sweep, quality=True,
+        "headspec sweep {model} --profile DIR/analysis --out DIR/sweep", _sweep,
+        verdict=_measured, quality=True,
     ),
     Section(
         "plans", "What plans save and cost", "Plans", ("search",),
         "Every plan that the search measured: how much of the KV cache is left, and how far the model has moved. The "
         "best lie on the front; the chosen one was measured again on text that was not used to choose it.",
         "A choice of heads is worth something only if it does better than random heads of the same layers.",
-        "headspec search {model} --profile DIR/analysis --out DIR/search", _pareto, quality=True,
+        "headspec search {model} --profile DIR/analysis --out DIR/search", _pareto,
+        verdict=_budget, quality=True,
     ),
     Section(
         "benchmark", "Benchmark", "Benchmark", ("benchmark",),

@@ -1,19 +1,13 @@
 """The words of a report that no other place has: what roles, marks and traits are, in a sentence for a newcomer."""
 
 from headspec.classify.head_map import HeadStatus, Trait
-from headspec.heads import HeadRole
 
 RANDOM = "RANDOM WEIGHTS: timing and tests only"
-ROLES = {
-    HeadRole.POSITIONAL: "look at a few fixed places, whatever the text says: a small sliding window will do.",
-    HeadRole.GATHERING: "look where the content tells them to: they need the whole context.",
-    HeadRole.DEAD: "write next to nothing, or always the same: they need not be computed.",
-}
 STATUSES = {
-    HeadStatus.CANDIDATE: "Its numbers say so; only removing all candidates together can confirm it.",
+    HeadStatus.CANDIDATE: "Its numbers say so; only a search that limits damage can confirm it, removing all together.",
     HeadStatus.CONFIRMED: "A search removed it together with others, and the damage stayed within its budget.",
-    HeadStatus.REJECTED: "A candidate that a search left in place: removing it with the others would cost too much.",
-    HeadStatus.PROTECTED: "It does induction, so a search leaves it alone.",
+    HeadStatus.REJECTED: "A candidate that the search did not remove within its budget; its plan may still window it.",
+    HeadStatus.PROTECTED: "It does induction, so the search left it alone.",
 }
 TRAITS = {
     Trait.PREVIOUS_TOKEN: "looks at the token just before",

@@ -127,11 +127,19 @@ def test_the_case_of_a_single_head_goes_before_a_curve_of_one() -> None:
     assert [found["heads"][head]["mean"][0] for head in ("L0H1", "L0H2")] == [0.5, 0.75]
 
 
-def test_a_measure_that_is_no_number_is_none() -> None:
+def test_a_measure_that_overflowed_is_not_finite_and_a_word_is_none() -> None:  # rows have null for NaN and infinity
     rows = case("L0H1", "mean", "much"), case("L0H2", "mean", None), case("L0H3", "mean", math.nan)
     found = effects(SweepTable({}, rows), HEAD_MAP)
     assert found is not None
-    assert [found["heads"][head]["mean"][0] for head in ("L0H1", "L0H2", "L0H3")] == [None, None, None]
+    assert [found["heads"][head]["mean"][0] for head in ("L0H1", "L0H2", "L0H3")] == [None, "not finite", "not finite"]
+
+
+@pytest.mark.parametrize(("accuracy", "says"), [(0.5, "not finite"), (None, None)])
+def test_repeats_overflowed_only_if_they_were_run(accuracy: float | None, says: str | None) -> None:
+    row = case("L0H1", "mean", 0.5) | {"repeats_kl": None, "induction_accuracy": accuracy}
+    found = effects(SweepTable({}, (row,)), HEAD_MAP)
+    assert found is not None
+    assert found["heads"]["L0H1"]["mean"][3] == says
 
 
 def test_every_head_of_a_whole_sweep_has_every_treatment() -> None:

@@ -17,6 +17,7 @@ from report_records import (
     NASTY,
     about_of,
     benchmark_of,
+    certificate,
     live_of,
     map_of,
     plan_of,
@@ -28,7 +29,9 @@ from report_records import (
 )
 
 from headspec.classify.clustering import cluster_heads
+from headspec.classify.head_map import HeadStatus
 from headspec.classify.specialisation import HeadDiversity, Specialisation
+from headspec.heads import HeadRole
 from headspec.search.table import SweepTable
 from headspec.show.report.frame import taken_apart
 from headspec.show.report.page import draw_page
@@ -38,6 +41,7 @@ from headspec.show.report.sections import SECTIONS
 from headspec.show.report.tables import benchmark_blocks, plain, specialisation_blocks
 from headspec.show.style import plotly_layout
 
+ABOUT = about_of(2, 8)
 RANDOM = "RANDOM WEIGHTS: timing and tests only"
 
 
@@ -277,3 +281,37 @@ def test_what_was_not_measured_of_specialisation_is_said() -> None:
     assert sentence["text"].startswith("Random weights")
     assert table["head"] == ["", "this text", "how to read it"]
     assert [row[1] for row in table["rows"]] == ["0.5", "0.1", "not measured", "not measured"]
+
+
+# Budgets, statuses, and how much was measured
+
+
+@pytest.mark.parametrize(("within", "broken"), [(False, []), (True, ["KL up to 0.3 > 0.1"])])
+def test_a_plan_over_budget_says_so_in_the_summary_and_in_its_section(within: bool, broken: list[str]) -> None:
+    known = certificate() | {"budget": {"max_kl": 0.1}, "broken": broken}
+    plan, record = (
+        plan_of(profile_of(ABOUT)).certified(known),
+        replace(search_of(ABOUT), within_budget=within, certificate=known),
+    )
+    payload = make_payload(parts_of(plan=plan, search=record))
+    [sentence] = [each["text"] for each in payload.values["findings"] if each["section"] == "plans"]
+    [section] = [each for each in payload.values["sections"] if each["name"] == "plans"]
+    for words in (sentence, section["verdict"]):
+        assert "OVER BUDGET (KL up to 0.1 nats a token)" in words
+        assert not broken or broken[0] in words
+
+
+def test_by_hand_the_dead_are_split_by_status() -> None:
+    verdicts = list(map_of(ABOUT))
+    dead = [place for place, verdict in enumerate(verdicts) if verdict.role is HeadRole.DEAD]
+    verdicts[dead[0]] = replace(verdicts[dead[0]], status=HeadStatus.REJECTED)
+    given = replace(map_of(ABOUT), verdicts=tuple(verdicts))
+    splits = {each["name"]: each["split"] for each in make_payload(parts_of(head_map=given)).values["roles"]}
+    assert splits == {"positional": "", "gathering": "", "dead": f"{len(dead) - 1} confirmed, 1 rejected"}
+
+
+def test_an_unfinished_sweep_says_how_much_was_measured() -> None:
+    whole = sweep_of(ABOUT)
+    payload = make_payload(parts_of(sweep=replace(whole, rows=whole.rows[:6])))
+    [section] = [each for each in payload.values["sections"] if each["name"] == "sweep"]
+    assert section["verdict"] == f"6 cases measured; 3 of {len(map_of(ABOUT))} heads treated alone"

@@ -179,7 +179,57 @@ def test_a_second_plan_is_named_unless_it_is_the_same(results: Path) -> None:
     plan_of(profile_of(about_of(*SIZE))).save(results / "pruned" / "plan.json")
     assert find_parts(results).notes == ()
     plan_of(profile_of(about_of(*SIZE))).without(["L0H0"]).save(results / "pruned" / "plan.json")
-    assert find_parts(results).notes == ("search/plan.json is not shown: the page has pruned/plan.json.",)
+    assert find_parts(results).notes == ("pruned/plan.json is not shown: the page has search/plan.json.",)
+
+
+def test_the_plan_of_the_search_is_shown_also_where_another_folder_comes_first(results: Path) -> None:
+    plan_of(profile_of(about_of(*SIZE))).without(["L0H0"]).save(results / "pruned" / "plan.json")
+    parts = find_parts(results)
+    assert parts.files["plan"] == "search/plan.json"
+    assert parts.plan == plan_of(profile_of(about_of(*SIZE)))
+
+
+def test_the_head_map_beside_the_search_is_shown_also_if_it_settles_nothing(results: Path) -> None:
+    map_of(about_of(*SIZE), settled=False).save(results / "search" / HEAD_MAP)
+    map_of(about_of(*SIZE)).save(results / "a-later-one" / HEAD_MAP)
+    assert find_parts(results).files["head_map"] == f"search/{HEAD_MAP}"
+
+
+@pytest.mark.parametrize("change", [{"text_digest": "other"}, {"window": 256}, {"seed": 3}])
+def test_a_profile_and_clusters_read_otherwise_than_the_head_map_are_left_out(
+    change: dict[str, Any], results: Path
+) -> None:
+    map_of(replace(about_of(*SIZE), **change)).save(results / "search" / HEAD_MAP)
+    parts = find_parts(results)
+    assert parts.profile is None
+    assert parts.clusters is None
+    why = f"was left out: it was read from another text or with other settings ({next(iter(change))})"
+    assert [why in note for note in parts.notes] == [True, True]
+
+
+def test_another_engine_or_device_is_no_other_reading(results: Path) -> None:
+    map_of(replace(about_of(*SIZE), engine="fast", device="cuda", versions=())).save(results / "search" / HEAD_MAP)
+    assert find_parts(results).notes == ()
+
+
+def test_a_sample_of_other_layers_is_left_out(tmp_path: Path) -> None:
+    about = about_of(3, 8)
+    map_of(about).save(tmp_path / HEAD_MAP)
+    sample_of(replace(about, layers=(0, 2))).save(tmp_path / SAMPLE)
+    parts = find_parts(tmp_path)
+    assert parts.sample is None
+    assert parts.notes == (f"{SAMPLE} was left out: it has other layers than the head map ({HEAD_MAP}).",)
+
+
+def test_the_head_map_of_an_export_will_do_where_there_is_no_other(tmp_path: Path) -> None:
+    map_of(about_of(*SIZE)).save(tmp_path / "head_map.json")
+    assert find_parts(tmp_path).files["head_map"] == "head_map.json"
+
+
+def test_a_folder_of_only_a_sweep_is_not_told_to_write_an_analysis_into_itself(results: Path) -> None:
+    with pytest.raises(RecordError, match="name the folder above") as found:
+        find_parts(results / "sweep")
+    assert f"--out {results}" not in str(found.value)
 
 
 # What cannot be shown at all
@@ -191,7 +241,9 @@ def test_no_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_no_head_map_is_an_error_that_says_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"hold no head_classification.json: `headspec analyze MODEL --out"):
+    with pytest.raises(
+        RecordError, match=r"a page needs a head map: name the folder above them .* `headspec analyze MODEL"
+    ):
         find_parts(tmp_path)
 
 

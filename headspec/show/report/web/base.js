@@ -1,6 +1,9 @@
 // The data of the page, elements without HTML (whatever comes from a record is text), and numbers in words.
 
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const rows of Object.values(data.effects?.heads ?? {})) { // what was measured and is no number is worse than any
+  for (const values of Object.values(rows)) values.forEach((value, at) => { if (value === "not finite") values[at] = Infinity; });
+}
 const heads = data.heads;
 const placeOf = new Map(heads.map((head, place) => [head.name, place]));
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -36,6 +39,7 @@ function set(element, attributes) {
 // A number with three digits, as the figures write it.
 function inWords(value, digits = 3) {
   if (value === null || value === undefined) return "not measured";
+  if (value === Infinity) return "not finite";
   if (value !== 0 && Math.abs(value) < 1e-4) return value > 0 ? "below 0.0001" : "above −0.0001";
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
   return String(Number(value.toPrecision(digits))).replace("-", "−");
@@ -43,6 +47,7 @@ function inWords(value, digits = 3) {
 
 function percent(value) {
   if (value === null || value === undefined) return "not measured";
+  if (value === Infinity) return "not finite";
   const share = 100 * value;
   return `${Number(share.toPrecision(share >= 10 ? 3 : 2))} %`.replace("-", "−");
 }

@@ -1,6 +1,6 @@
 // Where a head looks: a bar a group of distances, with a tick for the middle head of the model.
 
-const CHART = { width: 400, height: 150, left: 30, bottom: 30, top: 16 };
+const CHART = { width: 400, height: 172, left: 30, bottom: 52, top: 16 };
 let middles = null; // of every group of distances, the median over heads
 
 function offsetChart(place) {
@@ -26,18 +26,24 @@ function offsetChart(place) {
       draw("rect", { x: x + 1, width: Math.max(step - 2, 1), y: y(share), height: Math.max(floor - y(share), 0.5), class: "bar" }),
       draw("line", { x1: x + 1, x2: x + step - 1, y1: y(middle(group)), y2: y(middle(group)), class: "middle" }),
     );
-    if (share >= most / 10) picture.append(draw("text", { x: x + step / 2, y: y(share) - 3, class: "tick", "text-anchor": "middle" }, `${Math.round(100 * share)}`));
+    if (share >= most / 10) picture.append(draw("text", { x: x + step / 2, y: above(y(share) - 3, y(middle(group))), class: "tick", "text-anchor": "middle" }, `${Math.round(100 * share)}`));
     const hover = draw("rect", { x, width: step, y: 0, height: CHART.height, class: "hover" },
       draw("title", {}, `${percent(share)} of its attention goes ${name} tokens back; the middle head: ${percent(middle(group))}`));
-    picture.append(hover, draw("text", { x: x + step / 2, y: floor + 12, class: "tick group", "text-anchor": "middle" }, shortName(name, names.length)));
+    picture.append(hover, groupName(name, x + step / 2, floor + 11));
   });
-  picture.append(draw("text", { x: CHART.width, y: CHART.height - 2, class: "tick", "text-anchor": "end" }, "tokens back (0 is itself)"));
+  picture.append(draw("text", { x: CHART.width, y: CHART.height - 2, class: "tick", "text-anchor": "end" }, "tokens back (0 is itself); from 8 on, bars stand for wider and wider ranges"));
   return picture;
 }
 
-// Wide groups by their first distance.
-function shortName(name, count) {
-  return count > 9 && name.includes("–") ? `${name.split("–")[0]}+` : name;
+// Where a number is written so that the tick of the middle head does not strike it through.
+function above(baseline, tick) {
+  return tick <= baseline + 2 && tick >= baseline - 10 ? tick - 3 : baseline;
+}
+
+// Ranges are wider than their bars, so they stand aslant.
+function groupName(name, x, y) {
+  const aslant = name.includes("–") ? { transform: `rotate(-35 ${x} ${y - 3})`, "text-anchor": "end" } : { "text-anchor": "middle" };
+  return draw("text", { x, y, class: "tick group", ...aslant }, name);
 }
 
 function middle(group) {

@@ -103,7 +103,7 @@ function effectTable(head) {
   const body = Object.entries(rows).map(([treatment, values]) => make("tr", {},
     make("th", { scope: "row" }, make("span", { title: data.effects.treatments[treatment] }, treatment)),
     make("td", {}, inWords(values[kl]), values[error] === null ? "" : ` ± ${inWords(values[error], 2)}`),
-    make("td", {}, values[increase] === null ? inWords(null) : `${values[increase] < 0 ? "" : "+"}${percent(values[increase])}`),
+    make("td", {}, values[increase] === null ? inWords(null) : `${values[increase] < 0 || values[increase] === Infinity ? "" : "+"}${percent(values[increase])}`),
     make("td", {}, inWords(values[repeats])), make("td", {}, percent(values[induction]))));
   const names = ["treatment", "KL ± error", "perplexity", "KL, repeats", "induction"];
   return [

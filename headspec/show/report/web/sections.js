@@ -8,7 +8,7 @@ function startHead() {
   const total = heads.length;
   byId("roles").append(...data.roles.map((role, place) => make("li", { class: `tile role-${place}` },
     make("b", {}, role.count.toLocaleString("en")), make("span", {}, make("strong", {}, role.name), ` ${Math.round((100 * role.count) / total)} %`),
-    make("p", {}, role.meaning))));
+    role.split ? make("p", {}, make("strong", {}, role.split)) : null, make("p", {}, role.meaning))));
   byId("findings").append(...data.findings.map((each) => make("li", {}, make("a", { href: `#${each.section}` }, each.text))));
   byId("notes").hidden = !data.notes.length;
   byId("notes").querySelector("ul").append(...data.notes.map((note) => make("li", {}, note)));
@@ -35,6 +35,7 @@ function content(known) {
     make("p", { class: "lead" }, known.shows),
     make("p", { class: "misleads" }, make("b", {}, "Careful: "), known.misleads),
     known.quality && data.random ? make("p", { class: "random" }, data.random) : null,
+    known.verdict ? make("p", { class: known.verdict.startsWith("OVER") ? "random" : "verdict" }, `${known.verdict}.`) : null,
     ...known.figures.map((figure) => figureBox({ ...figure, alone: known.figures.length === 1 })),
     ...(known.blocks.length && known.figures.length
       ? [make("details", { class: "tables" }, make("summary", {}, "The same as tables, with all numbers"), ...known.blocks.map(block))]

@@ -49,7 +49,7 @@ function rangeOf(column) {
 }
 
 function measureRange(column) {
-  const known = column.values.filter((value) => value !== null);
+  const known = column.values.filter(Number.isFinite);
   return known.length ? { low: Math.min(...known), high: Math.max(...known) } : { low: 0, high: 1 };
 }
 
