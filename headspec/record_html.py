@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from headspec.heads import HeadRole
 
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: timing and tests only"
+"""What every figure, table and page of such a model says."""
 ROLE_COLORS = {HeadRole.POSITIONAL: "#4477AA", HeadRole.GATHERING: "#CCBB44", HeadRole.DEAD: "#BBBBBB"}
 """Paul Tol's bright set, which readers with any colour blindness can tell apart."""
 ROLE_INK = {HeadRole.POSITIONAL: "#FFFFFF", HeadRole.GATHERING: "#222222", HeadRole.DEAD: "#222222"}

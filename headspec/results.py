@@ -4,8 +4,6 @@ Looks into the folder and its direct subfolders. What cannot be read or is about
 only a head map is needed. Imports no torch.
 """
 
-import json
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from typing import Any
 
 from headspec.classify.head_map import HeadMap, HeadStatus
 from headspec.classify.rules import classify_heads
-from headspec.classify.specialisation import HeadDiversity, Specialisation
+from headspec.classify.specialisation import Specialisation
 from headspec.errors import RecordError
 from headspec.export.folder import HEAD_MAP as EXPORTED
 from headspec.files import write_whole
@@ -257,21 +255,6 @@ def _live(path: Path) -> Any:
     return LiveRecord.load(path)
 
 
-def _specialisation(path: Path) -> Specialisation:
-    """Read what `Specialisation.save` wrote; JSON has no NaN (null)."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        parts = {name: _diversity(values[name]) for name in ("text", "shuffled", "untrained") if values[name]}
-        return Specialisation(**parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"it is damaged ({type(error).__name__}: {error}). Analyse again.") from error
-
-
-def _diversity(values: dict[str, Any]) -> HeadDiversity:
-    numbers = {name: math.nan if value is None else float(value) for name, value in values.items() if name != "source"}
-    return HeadDiversity(source=str(values["source"]), **numbers)
-
-
 def _specialised_model(record: Specialisation) -> Model:
     return record.text.source.partition(" on ")[0], None, None
 
@@ -284,7 +267,7 @@ PROFILES = Kind("profile", PROFILE, HeadProfile.load, _model_of)
 KINDS = (
     PROFILES,
     Kind("clusters", CLUSTERS, _clusters, _model_of),
-    Kind("specialisation", SPECIALISATION, _specialisation, _specialised_model),
+    Kind("specialisation", SPECIALISATION, Specialisation.load, _specialised_model),
     Kind("sample", SAMPLE, _sample, _own_model),
     Kind("sweep", "sweep.json", _sweep, _set_model),
     SEARCHES,

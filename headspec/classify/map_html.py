@@ -8,7 +8,18 @@ import math
 from headspec.classify.head_map import HeadMap, HeadVerdict, Trait
 from headspec.heads import HeadRole
 from headspec.probe.catalogue import STATISTICS
-from headspec.record_html import ROLE_COLORS, ROLE_INK, ROLE_MEANINGS, Cell, Row, card, digits, named, table
+from headspec.record_html import (
+    RANDOM_WEIGHTS,
+    ROLE_COLORS,
+    ROLE_INK,
+    ROLE_MEANINGS,
+    Cell,
+    Row,
+    card,
+    digits,
+    named,
+    table,
+)
 
 TRAIT_MARKS = {Trait.PREVIOUS_TOKEN: "p", Trait.INDUCTION: "i", Trait.SINK_RESTING: "s", Trait.NEAR_CONSTANT: "c"}
 """Letters that fit into the cell of a head."""
@@ -24,7 +35,7 @@ def map_html(head_map: HeadMap) -> str:
     lines = [
         f"{about.model}: {len(head_map)} heads in {len(about.layers)} layers, by the {head_map.rules} rules, on "
         f"{about.n_windows} × {about.window} tokens of {about.text}",
-        "RANDOM WEIGHTS: timing and tests only" if about.random_weights else "",
+        RANDOM_WEIGHTS if about.random_weights else "",
     ]
     roles = table("Roles", ["role", "heads", "what it does", "status"], [
         [Cell(str(role), background=ROLE_COLORS[role], ink=ROLE_INK[role], heading=True), str(counts[role]),

@@ -4,12 +4,14 @@ Compares profiles; probes nothing.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headspec.errors import RecordError
 from headspec.files import write_whole
 from headspec.probe.profile import HeadProfile
 
@@ -73,6 +75,21 @@ class Specialisation:
         values = {**parts, "specialised": self.specialised, "sentence": self.sentence}
         text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
         return write_whole(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Specialisation":
+        """Read what `save` wrote; a missing or damaged file is a RecordError."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))  # which has no NaN (null)
+            return cls(**{name: _diversity(values[name]) for name in ("text", "shuffled", "untrained") if values[name]})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecordError(f"{path} is damaged ({type(error).__name__}: {error}). Analyse again.") from error
+
+
+def _diversity(values: dict[str, Any]) -> HeadDiversity:
+    numbers = {name: math.nan if value is None else float(value) for name, value in values.items() if name != "source"}
+    return HeadDiversity(source=str(values["source"]), **numbers)
 
 
 def head_diversity(profile: HeadProfile) -> HeadDiversity:

@@ -1,7 +1,7 @@
 """How a BenchmarkReport shows itself in a notebook: who took part, with the numbers that matter most. No torch."""
 
 from headspec.measure.report import MEASURES, BenchmarkReport
-from headspec.record_html import Cell, Row, card, digits, table
+from headspec.record_html import RANDOM_WEIGHTS, Cell, Row, card, digits, table
 
 COLUMNS = ("kl", "perplexity_increase", "induction_accuracy", "needle_accuracy", "kv_share")
 TIMES = ("ttft_ms", "tpot_ms")
@@ -13,7 +13,7 @@ def report_html(report: BenchmarkReport) -> str:
     lines = [
         f"{settings.get('model', '?')}: {len(report)} measurements. Times are medians in the first cell that was "
         "timed; to_frame() has all of them, with intervals",
-        "RANDOM WEIGHTS: timing only" if report.random_weights else "",
+        RANDOM_WEIGHTS if report.random_weights else "",
     ]
     header = [Cell("system"), Cell("standing"), *(Cell(name, ": ".join(MEASURES[name])) for name in (*COLUMNS, *TIMES))]
     rows: list[Row] = [

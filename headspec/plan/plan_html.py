@@ -9,7 +9,7 @@ from typing import Any
 from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
 from headspec.plan.words import treatment_words
-from headspec.record_html import Cell, Row, card, digits, named, table
+from headspec.record_html import RANDOM_WEIGHTS, Cell, Row, card, digits, named, table
 
 MEASURES = {
     "kl": ("KL from the original", "nats a token"),
@@ -27,7 +27,7 @@ def plan_html(plan: HeadPlan) -> str:
         f"{about.model}: {len(plan)} of {about.n_layers * about.n_heads} heads are treated; {size.kv_share:.1%} of the "
         f"KV bytes are left at the model's context of {about.context} tokens, {size.removed_share:.1%} of the "
         "attention weights are cut out",
-        "RANDOM WEIGHTS: timing and tests only" if about.model.startswith("random:") else "",
+        RANDOM_WEIGHTS if about.model.startswith("random:") else "",
         "" if plan.certificate else "No certificate: nobody has measured what it costs.",
     ]
     tables = [table("Treatments", ["treatment", "heads", "what it does", "which"], [

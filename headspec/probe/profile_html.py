@@ -7,7 +7,7 @@ import numpy as np
 
 from headspec.probe.catalogue import STATISTICS
 from headspec.probe.profile import HeadProfile
-from headspec.record_html import Cell, card, digits, table
+from headspec.record_html import RANDOM_WEIGHTS, Cell, card, digits, table
 
 
 def profile_html(profile: HeadProfile) -> str:
@@ -17,7 +17,7 @@ def profile_html(profile: HeadProfile) -> str:
         f"{about.model}: {len(about.layers)} layers × {about.n_heads} heads of {about.d_head}, on {about.n_windows} × "
         f"{about.window} tokens of {about.text}; averages over the queries from position {about.first_query} on",
         _repeats(profile),
-        "RANDOM WEIGHTS: timing and tests only" if about.random_weights else "",
+        RANDOM_WEIGHTS if about.random_weights else "",
     ]
     rows = [_row(profile, name) for name in STATISTICS if name in profile.grids]
     header = ["statistic", "unit", "lowest", "head", "median", "highest", "head"]

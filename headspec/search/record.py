@@ -85,6 +85,10 @@ class SearchRecord:
         """The plan that was chosen."""
         return self.points[self.chosen_index]
 
+    def __repr__(self) -> str:
+        """One line: a search measures many plans."""
+        return f"SearchRecord({self.model}: {len(self.points)} plans measured, KL {self.chosen.kl} for the chosen one)"
+
     @property
     def random_weights(self) -> bool:
         """Whether the weights are random: then the numbers are good for timing and tests only."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headspec.record_html import Cell, card, digits, table
+from headspec.record_html import RANDOM_WEIGHTS, Cell, card, digits, table
 from headspec.search.table import MEASURES, SweepTable
 
 SHOWN = 5
@@ -19,7 +19,7 @@ def table_html(sweep: SweepTable) -> str:
     model = str(known.get("model", "?"))
     lines = [
         f"{model}: {len(sweep)} cases ({kinds or 'none yet'}){texts}. Effects of single heads do not add up.",
-        "RANDOM WEIGHTS: timing and tests only" if model.startswith("random:") else "",
+        RANDOM_WEIGHTS if model.startswith("random:") else "",
     ]
     ranked = sorted((row for row in sweep.rows if row.get("kl") is not None), key=lambda row: -row["kl"])
     tables = [_table(f"The {len(ranked[:SHOWN])} most harmful", ranked[:SHOWN])] if ranked else []

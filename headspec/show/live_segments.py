@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from headspec.heads import HeadId, HeadRole
 from headspec.plan.words import several_words
+from headspec.record_html import RANDOM_WEIGHTS
 from headspec.runtime.record import DEAD, Change, LiveRecord
 from headspec.show.style import FAINT_INK, LINE_COLORS, MOST_ROW_NAMES, ROLE_ORDER
 
@@ -130,7 +131,7 @@ def title_lines(record: LiveRecord) -> list[str]:
     if policy.get("watch_only"):
         lines.append("WATCHED ONLY: heads were classified, none was treated")
     if record.model.startswith("random:"):
-        lines.append("RANDOM WEIGHTS: timing and tests only")
+        lines.append(RANDOM_WEIGHTS)
     return lines
 
 

@@ -10,7 +10,7 @@ from headspec.classify.map_html import TRAIT_MARKS
 from headspec.heads import HeadId, HeadRole
 from headspec.probe.about import ProbeAbout
 from headspec.probe.profile import HeadProfile
-from headspec.record_html import ROLE_COLORS, ROLE_INK
+from headspec.record_html import RANDOM_WEIGHTS, ROLE_COLORS, ROLE_INK
 
 __all__ = ["ROLE_COLORS", "ROLE_INK", "TRAIT_MARKS"]  # passed on; all else is defined here
 
@@ -55,7 +55,7 @@ PLOTLY_TEMPLATE: dict[str, Any] = {
 
 def caption(about: ProbeAbout) -> str:
     """What stands under every title: which model, which text, which window length."""
-    weights = "\nRANDOM WEIGHTS: timing and tests only" if about.random_weights else ""
+    weights = f"\n{RANDOM_WEIGHTS}" if about.random_weights else ""
     text = about.text if len(about.text) <= 40 else f"…{about.text[-39:]}"
     return f"{about.model} · {about.n_windows} × {about.window} tokens of {text}{weights}"
 

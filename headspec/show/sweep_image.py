@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from headspec.classify.head_map import HeadMap
 from headspec.plan.treatments import Treatment
+from headspec.record_html import RANDOM_WEIGHTS
 from headspec.search.table import SweepTable
 from headspec.show.benchmark_frame import literal, style_axes
 from headspec.show.static import save_png
@@ -77,7 +78,7 @@ def _titles(parts: SweepParts, maps: Sequence[str]) -> list[str]:
         f"What treating heads of {parts.model} costs: {KL.axis}. Effects of single heads do not add up.",
         caption_words(parts),
         *([f"{left_out} more treatments of single heads: in the interactive figure"] if left_out else []),
-        *(["RANDOM WEIGHTS: timing and tests only"] if parts.model.startswith("random:") else []),
+        *([RANDOM_WEIGHTS] if parts.model.startswith("random:") else []),
     ]
 
 

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from headspec import show
 from headspec.classify.head_map import HeadMap
 from headspec.plan.treatments import Treatment
+from headspec.record_html import RANDOM_WEIGHTS
 from headspec.search.table import MEASURES, SweepTable
 from headspec.show.hover import TITLE_WIDTH, escaped, faint
 from headspec.show.style import GRID, SEQUENTIAL, SORT_ABOVE, plotly_layout
@@ -24,7 +25,6 @@ BETWEEN = 100
 """Pixels from panel to panel."""
 ABOVE, WITH_LEGEND, WITH_COLORS = 24, 260, 120
 """Pixels for the name of the first panel, and right of the panels."""
-RANDOM = "RANDOM WEIGHTS: timing and tests only"
 
 
 def sweep(table: SweepTable, treatment: str | Treatment | None = None, head_map: HeadMap | None = None) -> TwinFigure:
@@ -141,7 +141,7 @@ def _title(parts: SweepParts, panels: Sequence[Panel], choice: Choice) -> str:
     below = ("Less than an axis shows, or a gain, is drawn at its bottom." if choice.name in
              {name for panel in panels for name in panel.clipped} else "")  # fmt: skip
     words = f"{choice.name}: {MEASURES[choice.name]}. Effects of single heads do not add up. {below}"
-    lines = [faint(escaped(words, TITLE_WIDTH)), *([RANDOM] if parts.model.startswith("random:") else []),
+    lines = [faint(escaped(words, TITLE_WIDTH)), *([RANDOM_WEIGHTS] if parts.model.startswith("random:") else []),
              escaped(caption_words(parts), TITLE_WIDTH)]  # fmt: skip
     small = "".join(f"<br><span style='font-size:12px'>{line}</span>" for line in lines)
     return f"<b>What treating heads of {escaped(parts.model)} costs</b>{small}"

@@ -10,6 +10,7 @@ from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.graph_objects import Scatter
 
 from headspec.measure.estimate import Estimate
+from headspec.record_html import RANDOM_WEIGHTS
 from headspec.search.record import PlanPoint, SearchRecord
 from headspec.show.budget_words import budget_words
 from headspec.show.hover import escaped, faint
@@ -169,7 +170,7 @@ def _title(record: SearchRecord) -> list[str]:
     ]  # fmt: skip
     budget = budget_words(certificate, record.within_budget)
     lines += [TEXT_NOTE, *([budget] if budget else [])]
-    return lines + (["RANDOM WEIGHTS: timing and tests only"] if record.random_weights else [])
+    return lines + ([RANDOM_WEIGHTS] if record.random_weights else [])
 
 
 def _compressed(certificate: Mapping[str, Any]) -> str:

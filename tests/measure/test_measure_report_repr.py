@@ -40,5 +40,5 @@ def test_columns_tell_unit_and_meaning() -> None:
 def test_an_empty_report_is_shown_and_random_weights_are_named() -> None:
     body = report(model="random:pythia-14m")._repr_html_()
     assert "0 measurements" in body
-    assert "RANDOM WEIGHTS: timing only" in body
+    assert "RANDOM WEIGHTS: timing and tests only" in body
     assert "<table" not in body

@@ -60,6 +60,10 @@ def test_random_weights_are_known_by_the_name() -> None:
     assert [replace(record(), model=name).random_weights for name in ("demo", "random:pythia-14m")] == [False, True]
 
 
+def test_it_shows_itself_in_one_line() -> None:
+    assert repr(record()) == "SearchRecord(demo: 2 plans measured, KL 0.5 [0.25, 0.75] for the chosen one)"
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"no search in .*headspec search MODEL"):
         SearchRecord.load(tmp_path)

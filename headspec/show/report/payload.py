@@ -11,7 +11,7 @@ from headspec.classify.head_map import HeadMap, HeadStatus
 from headspec.heads import HeadRole
 from headspec.measure.estimate import Estimate
 from headspec.plan.treatments import Compress, Remove, Window
-from headspec.record_html import ROLE_MEANINGS
+from headspec.record_html import RANDOM_WEIGHTS, ROLE_MEANINGS
 from headspec.show.budget_words import budget_words
 from headspec.show.hover import number_words
 from headspec.show.report.frame import taken_apart
@@ -19,7 +19,7 @@ from headspec.show.report.heads import effects, head_rows, offsets, planned, sta
 from headspec.show.report.parts import ReportParts
 from headspec.show.report.patterns import patterns
 from headspec.show.report.sections import SECTIONS, Section
-from headspec.show.report.words import RANDOM, STATUSES, TRAITS
+from headspec.show.report.words import STATUSES, TRAITS
 from headspec.show.style import CONFIG, ROLE_COLORS, ROLE_INK, TRAIT_MARKS
 
 Found = TypeVar("Found")
@@ -54,7 +54,7 @@ def make_payload(parts: ReportParts) -> Payload:
     files = parts.files
     payload.values = {
         "model": str(head_map.about.model),
-        "random": RANDOM if parts.random_weights else "",
+        "random": RANDOM_WEIGHTS if parts.random_weights else "",
         "facts": _facts(head_map),
         "roles": _roles(head_map),
         "traits": [[TRAIT_MARKS.get(trait, ""), str(trait), words] for trait, words in TRAITS.items()],
@@ -134,7 +134,7 @@ def _plan_sentence(parts: ReportParts) -> str:
         return f"{words}. Nobody has measured what it costs."
     quality = certificate["quality"]
     kl, increase = (Estimate.number(quality[name]["value"]) for name in ("kl", "perplexity_increase"))
-    random = f" {RANDOM}." if parts.random_weights else ""
+    random = f" {RANDOM_WEIGHTS}." if parts.random_weights else ""
     return (f"{words}; {float(certificate['kv_share']):.0%} of the KV cache left, KL {number_words(kl)} nats a token, "
             f"perplexity {increase:+.1%}, on fresh text.{_budget(parts)}{random}")  # fmt: skip
 

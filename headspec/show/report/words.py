@@ -2,7 +2,6 @@
 
 from headspec.classify.head_map import HeadStatus, Trait
 
-RANDOM = "RANDOM WEIGHTS: timing and tests only"
 STATUSES = {
     HeadStatus.CANDIDATE: "Its numbers say so; only a search that limits damage can confirm it, removing all together.",
     HeadStatus.CONFIRMED: "A search removed it together with others, and the damage stayed within its budget.",
