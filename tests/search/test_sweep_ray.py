@@ -237,7 +237,7 @@ sweep(load_plain("demo", device="cpu"), cases, text, n_repeats=1, progress=False
         assert other.stdin is not None
         other.stdin.write(ray.cloudpickle.dumps((cases, text)))
         other.stdin.close()
-        while not log.exists() and other.poll() is None:
+        while not (log.exists() and "\n" in log.read_text()) and other.poll() is None:
             time.sleep(0.01)
         other.kill()
     before = log.read_text().rpartition("\n")[0]
