@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import runner
 
 from headspec import chain
 from headspec.chain import ANALYSIS, BENCHMARK, FOUND, PRUNED, SWEEP, ChainResult, run_chain
 from headspec.chain_log import RUN
-from headspec.classify.head_map import HEAD_MAP
+from headspec.classify.head_map import HEAD_MAP, HeadMap
 from headspec.errors import HeadspecError, RecordError, TextError
+from headspec.heads import HeadRole
 from headspec.load.model import load_plain
 from headspec.measure.report import BENCHMARK as ROWS
 from headspec.measure.report import TABLE
@@ -237,6 +239,22 @@ def test_a_second_run_only_writes_the_report(finished: tuple[ChainResult, list[s
     run_chain(str(neox_folder), out=found.folder, stage=said.append, **SMALL)
     assert said == [*(f"{name}: there already" for name in (*ORDER, f"{SWEEP} mean")), "writing the report"]
     assert all(path.stat().st_mtime_ns == time for path, time in times.items() if path.is_file())
+
+
+def test_the_command_says_what_was_found(
+    copied: Path, neox_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--max-kv-share", "80%", "--tokens", "512", "--max-evaluations", "9", "--controls", "1")
+    code, printed, said = runner(monkeypatch, capsys)(
+        "run", neox_folder, *options, "--sweep", "mean", "--device", "cpu", "--out", copied
+    )
+    assert code == 0, said
+    counts = HeadMap.load(copied / FOUND / HEAD_MAP).counts()
+    words = ", ".join(f"{counts[role]} {role}" for role in (HeadRole.POSITIONAL, HeadRole.GATHERING, HeadRole.DEAD))
+    assert f"8 heads: {words} (0 confirmed)." in printed
+    assert "at most 80 % of the KV bytes" in printed
+    assert f"Report: {copied / 'report.html'}" in printed
+    assert "searching" not in said
 
 
 def test_the_settings_are_on_the_disk(finished: tuple[ChainResult, list[str]]) -> None:

@@ -66,18 +66,22 @@ def run(
 def _print_run(found: "ChainResult") -> None:
     """What the heads do, what was done with them, and what it gave."""
     from headspec.classify.head_map import HeadStatus
+    from headspec.heads import HeadRole
     from headspec.show.budget_words import budget_words
 
     print_benchmark(found.benchmark)
-    counts = ", ".join(f"{count} {role}" for role, count in found.head_map.counts().items())
+    counts = found.head_map.counts()
     confirmed = sum(verdict.status == HeadStatus.CONFIRMED for verdict in found.head_map)
+    words = ", ".join(f"{counts[role]} {role}" for role in (HeadRole.POSITIONAL, HeadRole.GATHERING))
     plan = found.search.certificate
-    output.print(f"{len(found.head_map)} heads: {counts} ({confirmed} confirmed).", highlight=False)
+    output.print(
+        f"{len(found.head_map)} heads: {words}, {counts[HeadRole.DEAD]} dead ({confirmed} confirmed).", highlight=False
+    )
     output.print(
         f"The plan: {plan['heads_removed']} heads removed, {plan['heads_windowed']} windowed; KV cache of "
         f"{plan['n_tokens']} tokens: {plan['kv_share']:.1%} left.", highlight=False,
     )  # fmt: skip
     over = not found.search.within_budget or plan["broken"]
-    words = budget_words(plan, found.search.within_budget)
-    output.print(f"{words}.", style="yellow" if over else "", highlight=False)
+    budget = budget_words(plan, found.search.within_budget)
+    output.print(f"{budget}.", style="yellow" if over else "", highlight=False)
     output.print(f"Pruned model: {found.folder / 'pruned'}", highlight=False, markup=False, soft_wrap=True)
