@@ -14,14 +14,16 @@ from headspec.measure.benchmark import QUICK, Grid, run_benchmark
 from headspec.measure.contenders import Contender, fixed, matched, mean_share, references, with_share
 from headspec.measure.hypothetical import SHARES as HYPOTHETICAL
 from headspec.measure.hypothetical import hypothetical_plan
+from headspec.measure.peers import Absent, peers, reduced
 from headspec.measure.report import TABLE, BenchmarkReport
 from headspec.measure.systems.baseline import Baseline
 from headspec.measure.systems.exported import exported
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.registry import BASELINES
-from headspec.measure.systems.system import Standing
+from headspec.measure.systems.system import Standing, System
 from headspec.pipeline import results_folder
 from headspec.plan.plan import HeadPlan
+from headspec.plan.workload import Workload
 from headspec.probe.collect import probe_heads
 from headspec.probe.profile import HeadProfile
 from headspec.search.budget import Budget
@@ -52,6 +54,10 @@ class Lineup:
     """Whether a plan is searched for each share."""
     hypothetical: tuple[str, ...] = ()
     """Plans of `headspec.measure.hypothetical`."""
+    peers: bool = False
+    """Whether the original, exports and plans also run on other engines: torch.compile, CTranslate2, OpenVINO."""
+    weights: tuple[str, ...] = ()
+    """Other weights that P0, exports and plans also take part with: `bfloat16`, `int8`."""
     only: tuple[str, ...] = ()
     """Names of the systems that take part; empty: all."""
 
@@ -106,12 +112,14 @@ def benchmark(
         chosen_on = load_text(source, select, n_tokens=n_tokens, window=length, seed=seed)
         check_apart(tokens, chosen_on)
     gather = _Gathering(source, grid, profile, chosen_on, seed, stage)
-    offers: list[Offer] = [(each.name, partial(_itself, each)) for each in (*references(source), *named)]
+    first = references(source)
+    others, absent = _elsewhere(source, [first[-1], *named], lineup)
+    offers: list[Offer] = [(each.name, partial(_itself, each)) for each in (*first, *named, *others)]
     offers += gather.head_maps(lineup.shares) if lineup.head_maps else []
     offers += gather.baselines(lineup.shares or tuple(_shares_of(named, grid)), quick)
-    contenders = [make() for _, make in _only(offers, lineup.only)]
+    contenders = [make() for _, make in _only(offers, lineup.only, [each.name for each in absent])]
     report = run_benchmark(
-        source, contenders, grid, tokens, folder, resume=resume, seed=seed, load=load, stage=stage
+        source, contenders, grid, tokens, folder, resume=resume, seed=seed, load=load, absent=absent, stage=stage
     )  # fmt: skip
     return report, [folder / TABLE, *save_report(report, folder)]
 
@@ -130,9 +138,19 @@ def _itself(contender: Contender) -> Contender:
     return contender
 
 
-def _only(offers: list[Offer], names: Sequence[str]) -> list[Offer]:
+def _elsewhere(source: PlainModel, own: Sequence[Contender], lineup: Lineup) -> tuple[list[Contender], list[Absent]]:
+    """Other engines and other weights, as far as they are asked for and can be had."""
+    systems = [system for each in own if not (system := each.make(Workload(1))).engine]
+    found = [*(peers(source, systems) if lineup.peers else ()), *reduced(systems, lineup.weights, lineup.peers)]
+    wanted = [each for each in found if not lineup.only or each.name in lineup.only]
+    return [fixed(each) for each in wanted if isinstance(each, System)], [
+        each for each in wanted if isinstance(each, Absent)
+    ]
+
+
+def _only(offers: list[Offer], names: Sequence[str], absent: Sequence[str] = ()) -> list[Offer]:
     known = [name for name, _ in offers]
-    unknown = sorted(set(names) - set(known))
+    unknown = sorted(set(names) - set(known) - set(absent))
     if unknown:
         raise HeadspecError(f"no system is called {', '.join(unknown)}: there are {', '.join(known)}.")
     return [(name, make) for name, make in offers if not names or name in names]

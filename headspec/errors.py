@@ -13,6 +13,10 @@ class ModelError(HeadspecError):
     """A model cannot be found, loaded or probed."""
 
 
+class MissingPackageError(HeadspecError):
+    """Something optional is not installed; the message names the extra that brings it."""
+
+
 class TextError(HeadspecError):
     """A text or token sequence cannot be read, or does not fit the model."""
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from headspec.measure.report import BenchmarkReport
 
 FULL_BUDGETS = "50%,25%,12%"
-SPEEDUPS = {"speedup V": "× V", "speedup S": "× S", "speedup P0": "× P0"}
+SPEEDUPS = {"speedup V": "× V", "speedup S": "× S", "speedup P0": "× P0", "engine_speedup": "× whole"}
 SHOWN = {
+    "check": {"logits_difference": "largest difference of a logit"},
     "quality": {"kv_share": "KV share", "kl": "KL", "perplexity": "perplexity", "induction_accuracy": "induction",
                 "needle_accuracy": "needles"},
     "prefill": {"ttft_ms": "TTFT ms", "ttft_cpu_ms": "CPU ms", **SPEEDUPS, "roofline_share": "roofline"},
@@ -48,6 +49,10 @@ def bench(
     pruned: Annotated[list[Path] | None, typer.Argument(help="Folders of exported models.")] = None,
     plan: Annotated[list[Path] | None, option("A plan.json that was not exported; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few cells and systems: about a minute for demo.")] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also on other engines: torch.compile, CTranslate2, OpenVINO.")
+    ] = False,
+    weights: Annotated[str, option("Also with other weights: bfloat16,int8.")] = "",
     budgets: Annotated[
         str | None,
         option(f"KV bytes of the published methods: {FULL_BUDGETS} (none with --quick: as the exported models)."),
@@ -110,7 +115,8 @@ def _together(options: dict[str, Any], only: tuple[str, ...]) -> "tuple[Benchmar
     shares = chosen.budgets if chosen.budgets is not None or chosen.quick else FULL_BUDGETS
     plans = tuple(filter(None, chosen.hypothetical.split(",")))
     lineup = Lineup(
-        tuple(chosen.pruned or ()), tuple(chosen.plan or ()), _shares(shares), searched, plans, only
+        tuple(chosen.pruned or ()), tuple(chosen.plan or ()), _shares(shares), searched, plans, chosen.peers,
+        tuple(filter(None, chosen.weights.split(","))), only,
     )  # fmt: skip
     return benchmark(
         loaded, lineup, _grid(chosen, loaded.identity.context), quick=chosen.quick, out=chosen.out,
@@ -217,7 +223,12 @@ def _print(report: "BenchmarkReport", files: list[Path], model: str) -> None:
 def print_benchmark(report: "BenchmarkReport") -> None:
     """Quality and speed in a table each; all numbers are in the files."""
     frame = report.to_frame()
-    for part, cells in (("quality", []), ("prefill", ["batch", "context"]), ("decode", ["batch", "context"])):
+    for part, cells in (
+        ("check", []),
+        ("quality", []),
+        ("prefill", ["batch", "context"]),
+        ("decode", ["batch", "context"]),
+    ):
         rows = frame[(frame.part == part) & frame.system.astype(bool)]
         if not len(rows):
             continue
@@ -230,7 +241,8 @@ def print_benchmark(report: "BenchmarkReport") -> None:
         output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow")
     output.print(
         "V, S: transformers with its default and its static cache. P0: headspec's runtime, nothing pruned. bound: the "
-        "most that pruning alone could give over P0 here.", style="dim", highlight=False,
+        "most that pruning alone could give over P0 here. × whole: over the whole model on the same engine.",
+        style="dim", highlight=False,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ class To(StrEnum):
 
     HF = "hf"
     DENSE_TWIN = "dense-twin"
+    OPENVINO = "openvino"
 
 
 @app.command()
@@ -23,12 +24,22 @@ def export(
     plan: Annotated[Path, option("The plan.json of `headspec search`, `ablate` or your own.")],
     out: Annotated[Path, option("Folder of the new model.")],
     to: Annotated[
-        To, option("hf: pruned and faster, runs code from its folder. dense-twin: plain GPT-NeoX, no windows.")
+        To,
+        option(
+            "hf: pruned and faster, runs code from its folder. dense-twin: plain GPT-NeoX, no windows. openvino: "
+            "a graph with a small runner."
+        ),
     ] = To.HF,
     head_map: Annotated[
         Path | None, option("Saved with it; by default the head map beside the plan, if there is one.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in the folder.")] = False,
+    weights: Annotated[
+        str, option("Of an OpenVINO export: float32, or int8 (a quarter of the bytes, rounded).")
+    ] = "float32",
+    table: Annotated[
+        bool, typer.Option("--table", help="Of an OpenVINO export: look the first layer up; faster, more bytes.")
+    ] = False,
     dtype: Dtype = "float32",
     seed: Seed = 0,
     debug: Debug = False,
@@ -51,9 +62,10 @@ def export(
 
     say(f"exporting {model}")
     files = export_model(
-        model, chosen, out, to=to.value, head_map=found, overwrite=overwrite, dtype=dtype, seed=seed
+        model, chosen, out, to=to.value, head_map=found, overwrite=overwrite, dtype=dtype, seed=seed, weights=weights,
+        table=table,
     )  # fmt: skip
-    if to is To.HF:
+    if to is not To.DENSE_TWIN:
         size = plan_size(chosen)
         say(
             f"{size.removed_share:.1%} of the attention weights removed; KV cache of {size.n_tokens} tokens: "

@@ -34,6 +34,8 @@ class Target(StrEnum):
     """The pruned model: faster, and runs code from its folder."""
     DENSE_TWIN = "dense-twin"
     """A plain GPT-NeoX of the original shape whose removed heads are dead: no code, no windows, not faster."""
+    OPENVINO = "openvino"
+    """A graph for OpenVINO with a runner that needs neither torch nor headspec."""
 
 
 def export_model(
@@ -47,8 +49,11 @@ def export_model(
     dtype: torch.dtype | str = torch.float32,
     revision: str | None = None,
     seed: int = 0,
+    weights: str = "float32",
+    table: bool = False,
 ) -> list[str]:
-    """Write the model as the plan treats it into a folder that `AutoModelForCausalLM.from_pretrained` loads.
+    """Write the model as the plan treats it into a folder that `AutoModelForCausalLM.from_pretrained` loads, or, with
+    `to="openvino"`, that the runner in it does.
 
     The folder holds weights (safetensors), configuration, the code that runs it, the original's tokenizer and
     generation config, the plan, the head map and a model card. The original is not changed.
@@ -58,12 +63,15 @@ def export_model(
             weights edited in the bridge are refused) or a GPTNeoXForCausalLM.
         plan: A HeadPlan for this model, or the path of a saved one.
         out: The folder; new, empty, or with `overwrite` one of an earlier export.
-        to: `hf`, or `dense-twin` for a plain GPT-NeoX of the original shape, which cannot hold windows.
+        to: `hf`; `dense-twin` for a plain GPT-NeoX of the original shape, which cannot hold windows; `openvino` for a
+            graph, which cannot hold compressed heads and is float32 but for its `weights`.
         head_map: Saved with it, as `head_map.json`, and used by live generation: without one no head is called dead.
         overwrite: Replace what an earlier export wrote into `out`, and nothing else.
         dtype: Of the weights when `model` is a name. Half the bytes as float16, and rounded.
         revision: On the hub, when `model` is a name.
         seed: Draws the weights of `random:` models.
+        weights: Of an OpenVINO export: `float32`, or `int8`, a quarter of the bytes and rounded.
+        table: Of an OpenVINO export: look the first layer up (`tabulate_first_layer`), which costs more bytes.
 
     Returns:
         The names of the files written.
@@ -73,10 +81,12 @@ def export_model(
             room.
         ModelError: Not a GPT-NeoX, or a model that is pruned already.
         RecordError: The plan is for another model.
+        MissingPackageError: OpenVINO or nncf is not installed.
     """
     target, out = _target(to), Path(out).expanduser()
     plan = plan if isinstance(plan, HeadPlan) else HeadPlan.load(plan)
     _check_plan(plan, target)
+    _check_wishes(target, weights, table, dtype)
     check_target(out, overwrite)
     if isinstance(model, str | Path):
         model = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed)
@@ -93,7 +103,10 @@ def export_model(
     check_space(out, sum(tensor.numel() * tensor.element_size() for tensor in treated.parameters()))
 
     def fill(folder: Path) -> None:
-        treated.save_pretrained(folder, max_shard_size=SHARD)
+        if target is Target.OPENVINO:
+            _save_graph(treated, folder, plan, weights, table)
+        else:
+            treated.save_pretrained(folder, max_shard_size=SHARD)
         if plain.tokenizer is not None:
             plain.tokenizer.save_pretrained(folder)
         plan.save(folder / "plan.json")
@@ -102,6 +115,33 @@ def export_model(
         _write_card(folder, plan, _source(plain.name), target)
 
     return fill_folder(out, fill)
+
+
+def _check_wishes(target: Target, weights: str, table: bool, dtype: torch.dtype | str) -> None:
+    """Refuse what only a graph can have, and graphs that cannot be made."""
+    if target is Target.OPENVINO:
+        from headspec.export.openvino import check_openvino
+
+        check_openvino(weights)
+        if dtype not in (torch.float32, "float32"):
+            raise HeadspecError(f"dtype={dtype}: an OpenVINO export starts from float32; ask for weights='int8'.")
+    elif weights != "float32" or table:
+        raise HeadspecError(
+            f"weights={weights!r}, table={table}: only to='openvino' writes these. Of another export, call "
+            "pack_weights('int8') or tabulate_first_layer() of the loaded model."
+        )
+
+
+def _save_graph(treated: Any, folder: Path, plan: HeadPlan, weights: str, table: bool) -> None:
+    from headspec.export.openvino import save_openvino
+
+    if table:
+        try:
+            treated.tabulate_first_layer()
+        except ValueError as error:
+            raise HeadspecError(str(error)) from error
+    origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec"), "table": table}
+    save_openvino(treated, folder, weights, origin=origin)
 
 
 def _target(to: Target | str) -> Target:

@@ -13,7 +13,9 @@ from headspec.measure.bound import Rates, measure_rates
 from headspec.measure.cells import (
     Cell,
     Row,
+    check_rows,
     decode_rows,
+    differs,
     memory_rows,
     paired_rows,
     prefill_rows,
@@ -23,14 +25,15 @@ from headspec.measure.cells import (
 from headspec.measure.contenders import Contender
 from headspec.measure.machine import this_machine
 from headspec.measure.memory import decode_bytes, fits
+from headspec.measure.peers import Absent
 from headspec.measure.report import BENCHMARK, SKIPPED, TABLE, BenchmarkReport
 from headspec.plan.make import plan_heads
 from headspec.plan.size import kv_bytes_held
 from headspec.plan.workload import Workload
 from headspec.rowlog import LOG, RowLog, plain
 
-PAIRED = "paired"
-"""Key of the rows that compare systems window by window."""
+ABSENT, PAIRED = "absent", "paired"
+"""Keys of the rows about who could not take part, and of those that compare systems window by window."""
 OWN_WEIGHTS = 0.7
 """Of the original's weights, what a system in memory has of its own at most: what was cut or laid out anew."""
 
@@ -99,6 +102,7 @@ def run_benchmark(
     resume: bool = False,
     seed: int = 0,
     load: Mapping[str, Any] | None = None,
+    absent: Sequence[Absent] = (),
     stage: Callable[[str], object] = lambda message: None,
 ) -> BenchmarkReport:
     """Measure speed, size and quality of some systems, and keep every row in a folder.
@@ -113,6 +117,7 @@ def run_benchmark(
             deleted.
         seed: Draws prompts, repeated tokens and the bootstrap.
         load: Arguments of `load_plain` with which fresh processes load the original by its name.
+        absent: Who cannot take part; noted in the report.
         stage: Called with a line of text when a cell begins, and for warnings.
 
     Raises:
@@ -131,13 +136,17 @@ def run_benchmark(
     machine |= {"platform": machine.pop("system"), "seed": seed, "model": known.name, "dtype": known.dtype}
     log = RowLog(folder, settings_of(known, contenders, grid, tokens, machine), BENCHMARK)
     stage("measuring bandwidth and multiplication rate")
-    run = _Run(source, contenders, grid, tokens, _rates(log, device, source), seed, load or {})
+    run = _Run(source, contenders, grid, tokens, _rates(log, device, source), seed, load or {}, log)
+    log.append({"key": ABSENT, "rows": _finished([Cell("check").skipped(_words(each)) for each in absent], machine)})
     for cell, find in run.cells():
         if cell.name in log.finished:
             continue
         stage(cell.name)
         why = run.too_large(cell)
         rows = [cell.skipped(why)] if why else list(find())
+        if cell.part == "check" and (wrong := run.wrong(cell.system, rows)):
+            stage(f"NOT TIMED: {wrong}")
+            rows.append(cell.skipped(wrong))
         if cell.words:
             stage(f"NOISY {cell.name}: {len(cell.words)} of {len(run.timed)} systems; {cell.words[0]}")
         log.append({"key": SKIPPED * bool(why) + cell.name, "rows": _finished(rows, machine), "windows": cell.windows})
@@ -145,6 +154,10 @@ def run_benchmark(
     report = BenchmarkReport.load(folder)
     report.save_csv(folder / TABLE)
     return report
+
+
+def _words(each: Absent) -> str:
+    return f"{each.name}: {each.why}"
 
 
 def _finished(rows: Iterable[Row], machine: Row) -> list[Row]:
@@ -186,14 +199,26 @@ class _Run:
     rates: Rates
     seed: int
     load: Mapping[str, Any]
+    log: RowLog
 
     @property
     def timed(self) -> list[Contender]:
-        """Those that are not judged by quality only."""
-        return [contender for contender in self.contenders if contender.timed]
+        """Those that are not judged by quality only, and compute what they should."""
+        return [
+            each for each in self.contenders
+            if each.timed and not differs(each, self.log.finished.get(_check(each).name, {}).get("rows", ()))
+        ]  # fmt: skip
+
+    def wrong(self, name: str, rows: Sequence[Row]) -> str:
+        """What the rows of its check say against a system; empty if nothing."""
+        return next(differs(each, rows) for each in self.contenders if each.name == name)
 
     def cells(self) -> Iterator[tuple[Cell, Callable[[], Iterator[Row]]]]:
         """Every cell, and what measures it."""
+        for contender in self.contenders if self.source.identity.device != "meta" else ():
+            if contender.engine:
+                cell = _check(contender)
+                yield cell, partial(check_rows, cell, self.source, contender, self.seed)
         grid, timed = self.grid, self.timed
         size = Cell("size")
         yield size, partial(size_rows, size, timed, grid.workload, self.rates)
@@ -206,8 +231,11 @@ class _Run:
                 yield cell, partial(decode_rows, cell, timed, self.rates, grid.openings, self.seed)
         if grid.memory_batch and grid.contexts:
             cell = Cell("memory", grid.memory_batch, max(grid.contexts), grid.n_new)
-            yield cell, partial(memory_rows, cell, self.source, timed, self.load)
+            plain = [contender for contender in timed if not contender.engine]
+            yield cell, partial(memory_rows, cell, self.source, plain, self.load)
         for contender in self.contenders if self.tokens is not None else ():
+            if contender.engine and contender.exact:
+                continue  # the same logits, so the same quality
             cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
             counts = {"n_repeats": grid.n_repeats, "n_needles": grid.n_needles}
             yield cell, partial(
@@ -234,6 +262,10 @@ class _Run:
         if fits(wanted, "cpu" if known.device == "meta" else known.device):
             return ""
         return f"{len(plans)} systems with their caches need about {wanted / 1e9:.1f} GB, which are not free"
+
+
+def _check(contender: Contender) -> Cell:
+    return Cell("check", system=contender.name)
 
 
 def _check_names(contenders: Sequence[Contender]) -> None:

@@ -14,6 +14,7 @@ from headspec.errors import HeadspecError
 from headspec.load.model import load_plain
 from headspec.load.plain import PlainModel, as_plain
 from headspec.measure.bound import Rates, decode_bound_ms, prefill_bound_ms, pruning_bound
+from headspec.measure.check import NEW, PROMPT, TOLERANCE, logits_difference
 from headspec.measure.compare import Comparison
 from headspec.measure.contenders import Contender
 from headspec.measure.continuation import measure_continuation
@@ -168,6 +169,9 @@ def _times(
                     [[getattr(lap, kind) for lap in found[who]] for found in openings] for who in (base, name)
                 )
                 yield cell.row(system, measure, ratio_over_openings(before, own, seed), n=n, against=base)
+        if (base := system.unpruned) in laps and base != name:
+            before, own = ([[lap.wall_ms for lap in found[who]] for found in openings] for who in (base, name))
+            yield cell.row(system, "engine_speedup", ratio_over_openings(before, own, seed), n=n, against=base)
 
 
 def quality_rows(
@@ -270,6 +274,20 @@ def _prefill_and_decode(running: Running, workload: Workload, batch: int) -> Non
     running.read(token)
     for _ in range(workload.n_new):
         running.read(token[:, :1])
+
+
+def check_rows(cell: Cell, source: PlainModel, contender: Contender, seed: int) -> Iterator[Row]:
+    """Whether a system on another engine computes what it should."""
+    system = contender.make(Workload(PROMPT, NEW))
+    yield cell.row(system, "logits_difference", logits_difference(source, system, seed), against="float32 on torch")
+
+
+def differs(contender: Contender, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why the times of a system do not count, from the rows of its check; empty if they do."""
+    found = [row["value"] for row in rows if row["measure"] == "logits_difference"]
+    if not contender.exact or all(value is not None and value <= TOLERANCE for value in found):
+        return ""
+    return f"{contender.name} computes something else: its logits differ by {found[0]}, more than {TOLERANCE}"
 
 
 def size_rows(cell: Cell, contenders: Sequence[Contender], workload: Workload, rates: Rates) -> Iterator[Row]:

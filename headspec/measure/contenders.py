@@ -32,12 +32,17 @@ class Contender:
     """Whether it is timed as well, and not only judged by quality."""
     identity: str = ""
     """Digest of what it does, where it is a plan."""
+    engine: str = ""
+    exact: bool = True
+    """Both as for its System."""
 
 
 def fixed(system: System, timed: bool = True) -> Contender:
     """A system that is the same for every workload."""
     digest = "" if system.plan is None else system.plan.digest
-    return Contender(system.name, system.label, system.standing, lambda workload: system, timed, digest)
+    return Contender(
+        system.name, system.label, system.standing, lambda workload: system, timed, digest, system.engine, system.exact
+    )
 
 
 def references(source: PlainModel) -> list[Contender]:

@@ -107,27 +107,34 @@ class PrunedAttention(nn.Module):
 
         `part` has the projection of the heads that are computed: the layer itself, or its Slices.
         """
-        if n_last == hidden.shape[1] or not (isinstance(part.qkv, FastLinear) and part.qkv.divisible()):
-            states = self._heads(part.qkv(hidden), 3)
-            self._rotate(states[:, :, :2], step)
-            states = states.permute(2, 0, 3, 1, 4)
+        divisible = isinstance(part.qkv, FastLinear) and part.qkv.divisible()
+        known = step.known if part is self and divisible else None
+        if n_last == hidden.shape[1] or known is not None or not divisible:
+            states = self._heads(part.qkv(hidden) if known is None else known[..., : 3 * self.width], 3)
+            states = self._rotated(states, 2, step).permute(2, 0, 3, 1, 4)
             return states[0, :, :, -n_last:], states[1:]
         query = self._heads(part.qkv.part(hidden[:, -n_last:], 0, part.width), 1)
         states = self._heads(part.qkv.part(hidden, part.width, 3 * part.width), 2)
-        self._rotate(query, step)
-        self._rotate(states[:, :, :1], step)
-        return query[:, :, 0].transpose(1, 2), states.permute(2, 0, 3, 1, 4)
+        query = self._rotated(query, 1, step)
+        return query[:, :, 0].transpose(1, 2), self._rotated(states, 1, step).permute(2, 0, 3, 1, 4)
 
     def _heads(self, states: Tensor, kinds: int) -> Tensor:
         """`[batch, token, kinds × head × d_head]` as `[batch, token, kinds, head, d_head]`."""
-        return states.view(*states.shape[:2], kinds, -1, self.d_head)
+        n_heads = states.shape[-1] // (kinds * self.d_head)
+        return states.view(states.shape[0], states.shape[1], kinds, n_heads, self.d_head)
 
-    def _rotate(self, states: Tensor, step: Step) -> None:
-        """Rotary position embedding of the last tokens, in place, on the first `rotary_ndims` of each head."""
+    def _rotated(self, states: Tensor, kinds: int, step: Step) -> Tensor:
+        """Rotary position embedding of the last tokens, on the first `rotary_ndims` of each head, for the first
+        `kinds` of queries, keys and values. In place, but in a graph, which has no places."""
         n_tokens = states.shape[1]
-        turned = states[..., : self.rotary_ndims]
+        turned = states[:, :, :kinds, :, : self.rotary_ndims]
         across = turned.roll(self.rotary_ndims // 2, dims=-1)  # the sines carry the sign of the half that is turned
-        turned.copy_(turned * step.cos[:, -n_tokens:] + across * step.sin[:, -n_tokens:])
+        new = turned * step.cos[:, -n_tokens:] + across * step.sin[:, -n_tokens:]
+        if torch.compiler.is_compiling():
+            rotated = torch.cat((new, states[:, :, :kinds, :, self.rotary_ndims :]), dim=-1)
+            return torch.cat((rotated, states[:, :, kinds:]), dim=2)
+        turned.copy_(new)
+        return states
 
 
 class NoHeads(nn.Module):
@@ -155,7 +162,8 @@ class PrunedMLP(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """`[batch, token, d_model]` to the same."""
         rows = hidden.flatten(0, 1)
-        if torch.is_grad_enabled() or not self.tricks.pieces or len(rows) <= PIECE:
+        apart = self.tricks.pieces and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if not apart or len(rows) <= PIECE:
             return self._whole(hidden)
         out = torch.empty_like(rows)
         for start in range(0, len(rows), PIECE):
@@ -177,19 +185,31 @@ class PrunedLayer(GradientCheckpointingLayer):
         heads = bool(config.groups(layer_idx))
         self.attention = PrunedAttention(config, layer_idx, tricks) if heads else NoHeads(config)
         self.mlp = PrunedMLP(config, tricks)
+        self.table: Tensor | None
+        self.register_buffer("table", None, persistent=False)
 
     def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
         """The residual after this layer, of the last `n_last` tokens."""
         if cache is not None:
             cache.residual = hidden
+        step.known = known = self._looked_up(step)
         written = self._drop(self.attention(self.input_layernorm(hidden), step, cache, n_last))
+        step.known = None
         if cache is not None:
             cache.residual = None
+        if known is not None:
+            return known[:, -n_last:, -hidden.shape[-1] :] + written
         hidden = hidden[:, -n_last:]
         if self.parallel:
             return hidden + written + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
         hidden = hidden + written
         return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
+
+    def _looked_up(self, step: Step) -> Tensor | None:
+        """The rows of the table for the tokens at hand; not under autograd, whose weights may move on."""
+        if self.table is None or step.tokens is None or torch.is_grad_enabled():
+            return None
+        return F.embedding(step.tokens, self.table)
 
     def _drop(self, written: Tensor) -> Tensor:
         return F.dropout(written, self.dropout) if self.training and self.dropout else written

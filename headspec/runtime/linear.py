@@ -11,15 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .packing import ONEDNN, PACKINGS, Packing, onednn
 from .tricks import Tricks
 
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether torch has oneDNN here, and its own calls of it for a linear layer; without them F.linear serves all. The
-calls are not part of torch's documented interface: tests/runtime/test_linear.py fails when they change."""
 WIDE = 1.5
 """Weights with at least so many outputs per input gain by lying transposed; square and narrow ones do not."""
-PACKED_ROWS = 16
-"""Rows that packed weights are laid out for; the layout serves other numbers as well."""
 
 
 class FastLinear(nn.Linear):
@@ -28,19 +24,22 @@ class FastLinear(nn.Linear):
     def __init__(self, n_inputs: int, n_outputs: int, bias: bool, tricks: Tricks):
         super().__init__(n_inputs, n_outputs, bias=bias)
         self.tricks = tricks
+        self.packing: Packing | None = None
         self.packed: Any = None
-        """The weight in oneDNN's own layout, after `pack`."""
+        """The weight in the layout of `packing`, after `pack`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`x Wᵀ + b`: `[..., n_inputs]` to `[..., n_outputs]`."""
-        if self.packed is not None:
-            return _onednn(x, self.packed, self.bias)
+        if torch.compiler.is_compiling():  # whatever runs the graph has tricks of its own
+            return F.linear(x, self.weight, self.bias)
+        if self.packing is not None:
+            return self.packing.call(x, self.packed, self.bias)
         if not self._serves(x):
             return F.linear(x, self.weight, self.bias)
-        self._lay_out()
+        self.lay_out()
         one_row = x.numel() == x.shape[-1]  # a BLAS is quicker then
-        onednn = self.tricks.onednn and ONEDNN and not one_row
-        return _onednn(x, self.weight, self.bias) if onednn else F.linear(x, self.weight, self.bias)
+        serves = self.tricks.onednn and ONEDNN and not one_row
+        return onednn(x, self.weight, self.bias) if serves else F.linear(x, self.weight, self.bias)
 
     def divisible(self) -> bool:
         """Whether `part` may stand in for a call: nobody has hooked the call, or put another in its place."""
@@ -48,23 +47,29 @@ class FastLinear(nn.Linear):
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` only."""
-        if self.packed is not None:
+        if self.packing is not None:
             return self(x)[..., start:stop]
         return F.linear(x, self.weight[start:stop], None if self.bias is None else self.bias[start:stop])
 
-    def pack(self) -> None:
-        """Replace the weight by one in oneDNN's own layout; from then on the layer only computes, on this CPU."""
-        if ONEDNN and self.packed is None and self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), PACKED_ROWS)
-            self.weight = nn.Parameter(self.weight.detach().to("meta"), requires_grad=False)
+    def pack(self, kind: str = "float32") -> None:
+        """Replace the weight by one in a layout of `PACKINGS`; from then on the layer only computes, on this CPU.
+
+        Does nothing where that layout cannot be had: the weight must be float32 and on a CPU.
+        """
+        wanted = PACKINGS[kind]
+        serves = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+        if wanted.possible and self.packing is None and serves:
+            bias = None if self.bias is None else self.bias.detach()
+            self.packing, self.packed = wanted, wanted.pack(self.weight.detach(), bias)
+            self.weight = nn.Parameter(self.weight.detach().to("meta", wanted.dtype), requires_grad=False)
 
     def _serves(self, x: Tensor) -> bool:
         """Whether the tricks apply: inference on a CPU in float32, and with an ordinary weight."""
         ordinary = type(self.weight) is nn.Parameter and x.dtype == self.weight.dtype == torch.float32
         return ordinary and x.device.type == self.weight.device.type == "cpu" and not torch.is_grad_enabled()
 
-    def _lay_out(self) -> None:
-        """Store a wide weight column after column; its shape and values stay."""
+    def lay_out(self) -> None:
+        """Store a wide weight column after column, if that is wanted; its shape and values stay."""
         wide = self.out_features >= WIDE * self.in_features
         if wide and self.tricks.transposed and self.weight.is_contiguous() and not self.weight.is_shared():
             with torch.inference_mode(False):  # what inference mode makes could not be trained later
@@ -79,17 +84,12 @@ class FastLinear(nn.Linear):
         super()._save_to_state_dict(*arguments, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        self.check_not_packed()  # oneDNN's layout can be neither copied nor saved
+        self.check_not_packed()  # such a layout can be neither copied nor saved
         return vars(self)
 
     def check_not_packed(self) -> None:
         """Refuse what a packed layer cannot do."""
-        if self.packed is not None:
+        if self.packing is not None:
             raise RuntimeError(
                 "after pack_weights() a model can only compute: load it anew to save, copy, move or convert it."
             )
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    with torch.no_grad():
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")

@@ -16,6 +16,7 @@ from transformers.utils import can_return_tuple
 from .adaptive import AdaptivePolicy
 from .cache import PrunedCache, real_columns
 from .configuration import PrunedGPTNeoXConfig
+from .faster import Faster
 from .layers import PrunedLayer
 from .linear import FastLinear
 from .pretrained import PrunedPreTrainedModel
@@ -53,7 +54,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
                 f"{policy!r} is no AdaptivePolicy: sizes are given by name, as in make_cache(expected=300)."
             )
         if policy is not None and any(
-            isinstance(part, FastLinear) and part.packed is not None for part in self.modules()
+            isinstance(part, FastLinear) and part.packing is not None for part in self.modules()
         ):
             raise RuntimeError("packed weights cannot be treated live, as no head can be cut out of them: load anew.")
         return PrunedCache(self.config, expected, self.tricks, prompt, policy)
@@ -85,6 +86,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
                 first, hidden, attention_mask, position_ids, past_key_values, output_hidden_states, n_last
             )
         step = self._step(hidden, attention_mask, position_ids, past_key_values)
+        step.tokens = input_ids
         record = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states = [hidden] if record else []
         for number, layer in enumerate(self.layers):
@@ -108,7 +110,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         record: bool | None, n_last: int,
     ) -> BaseModelOutputWithPast:  # fmt: skip
         """The end of the prompt, after which compressed heads choose their keys, and then what follows."""
-        self._check_columns(hidden, mask, cache)  # all of it, before anything is read
+        self.check_columns(hidden, mask, cache)  # all of it, before anything is read
         seen = cache.get_seq_length() + first
         pieces = ((slice(None, first), slice(None, seen)), (slice(first, None), slice(None)))
         outputs = [
@@ -130,7 +132,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache: PrunedCache | None
     ) -> Step:
         n_new, n_past = hidden.shape[1], 0 if cache is None else cache.get_seq_length()
-        real = self._check_columns(hidden, mask, cache)
+        real = self.check_columns(hidden, mask, cache)
         if mask is None and cache is None and position_ids is not None and bool((position_ids.diff() != 1).any()):
             raise ValueError(
                 "position_ids jump, as in texts packed into one row: the pruned model cannot keep such texts apart. "
@@ -144,7 +146,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
         frequencies = self.rotary_emb.inv_freq
         return Step(n_past, n_new, real, rotation, hidden.device, self.tricks, frequencies)
 
-    def _check_columns(self, hidden: Tensor, mask: Tensor | None, cache: PrunedCache | None) -> Tensor | None:
+    def check_columns(self, hidden: Tensor, mask: Tensor | None, cache: PrunedCache | None) -> Tensor | None:
         """Which columns are real, if the new ones fit into the context and the mask covers them."""
         n_past = 0 if cache is None else cache.get_seq_length()
         n_total, context = n_past + hidden.shape[1], self.config.max_position_embeddings
@@ -167,7 +169,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
             )
 
 
-class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
+class PrunedGPTNeoXForCausalLM(Faster, PrunedPreTrainedModel, GenerationMixin):
     """A pruned GPT-NeoX with its unembedding: `generate`, beams, `labels`, as transformers' GPTNeoXForCausalLM."""
 
     _tied_weights_keys = {"lm_head.weight": "gpt_neox.embed_in.weight"}  # noqa: RUF012
@@ -204,17 +206,6 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
         """
         return self.gpt_neox.make_cache(policy, expected=expected, prompt=prompt)
 
-    def pack_weights(self) -> None:
-        """Lay all weights out as oneDNN wants them: quicker on a CPU in float32 for 2 to 64 rows (batch × tokens).
-
-        Takes no more memory (but for a tied unembedding): the weights as they were are gone, so that the model can then
-        neither be saved nor copied, moved, converted or trained. Does nothing where torch has no oneDNN. For a batch of
-        one it does not pay (docs/speed.md).
-        """
-        for module in self.modules():
-            if isinstance(module, FastLinear):
-                module.pack()
-
     @can_return_tuple
     def forward(
         self,
@@ -244,6 +235,11 @@ class PrunedGPTNeoXForCausalLM(PrunedPreTrainedModel, GenerationMixin):
             output_attentions: Refused: no patterns are formed.
             logits_to_keep: Only the logits of so many last tokens (0: of all), or of these places.
         """
+        beyond = {"labels": labels, "inputs_embeds": inputs_embeds, "output_attentions": output_attentions,
+                  "output_hidden_states": output_hidden_states or self.config.output_hidden_states}  # fmt: skip
+        if self.compiled is not None and self.compiled.serves(input_ids, past_key_values, beyond):
+            logits = self.compiled.step(input_ids, attention_mask, position_ids, past_key_values)
+            return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
         n_last = logits_to_keep if isinstance(logits_to_keep, int) and labels is None else 0
         outputs = self.gpt_neox(
             input_ids, attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds,

@@ -78,6 +78,13 @@ class Store:
         """Keep the new keys and values, `[key or value, batch, head, token, d_head]`, and attend: `[…, d_head]`."""
         raise NotImplementedError
 
+    def with_room(self, like: Tensor, n_past: int, n_total: int) -> Tensor:
+        """The buffer, with room for columns up to `n_total`, of which `n_past` are there; made like these keys."""
+        raise NotImplementedError
+
+    def appended(self, n_total: int) -> None:
+        """Somebody has put the columns up to `n_total` into the buffer."""
+
     def fill(self, kv: Tensor, step: Step) -> None:
         """Start with heads that have read a text already; `kv` holds all its columns, `step` is its latest."""
         raise NotImplementedError
@@ -142,18 +149,20 @@ class FullStore(Store):
 
     def _keep(self, kv: Tensor, step: Step) -> Tensor:
         """Put the new columns into the buffer; all columns."""
-        self.buffer = buffer = self._writable(self._with_room(kv, step))
+        buffer = self.with_room(kv, step.n_past, step.n_total)
         buffer[:, :, :, step.n_past : step.n_total] = kv
         return buffer[:, :, :, : step.n_total]
 
-    def _with_room(self, kv: Tensor, step: Step) -> Tensor:
+    def with_room(self, like: Tensor, n_past: int, n_total: int) -> Tensor:
+        """The buffer, longer if it must be."""
         old = self.buffer
-        if old is None or old.shape[3] < step.n_total:
-            self.buffer = self._room(kv, slots_for(step.n_total, self.expected, self.context))
-            if old is not None:
-                self.buffer[:, :, :, : old.shape[3]] = old
-        assert self.buffer is not None
-        return self.buffer
+        if old is not None and old.shape[3] >= n_total:
+            self.buffer = self._writable(old)
+            return self.buffer
+        self.buffer = buffer = self._room(like, slots_for(n_total, self.expected, self.context))
+        if old is not None:
+            buffer[:, :, :, : old.shape[3]] = old
+        return buffer
 
 
 def slots_for(n_total: int, expected: int, context: int) -> int:
@@ -179,7 +188,7 @@ class RingStore(Store):
 
     def attend(self, query: Tensor, kv: Tensor, step: Step, dropout: float = 0.0) -> Tensor:
         """Keep the new keys and values, and attend over sinks and windows."""
-        buffer = self._with_slots(kv, step)
+        buffer = self.with_room(kv, step.n_past, step.n_total)
         if query.shape[2] == 1:
             self._append(buffer, kv, step)
             return see_ring(query, buffer, self.group, step, dropout)
@@ -190,7 +199,7 @@ class RingStore(Store):
     def fill(self, kv: Tensor, step: Step) -> None:
         """Keep the sinks and the latest columns."""
         whole = step.whole()
-        self._append(self._with_slots(kv, whole), kv, whole)
+        self._append(self.with_room(kv, 0, whole.n_total), kv, whole)
 
     def everything(self, n_total: int) -> Tensor | None:
         """All columns, as long as none was overwritten."""
@@ -218,11 +227,11 @@ class RingStore(Store):
         """From now on keep as many more keys as `crop` may take back."""
         self._resize(max(self.slots, self.window + TAKE_BACK), length)
 
-    def _with_slots(self, kv: Tensor, step: Step) -> Tensor:
-        """The buffer, with slots for the columns of this step."""
-        if step.n_total > self.slots < self.window:
-            self._resize(self.window, step.n_past)
-        buffer = self._room(kv, self.front + self.slots) if self.buffer is None else self._writable(self.buffer)
+    def with_room(self, like: Tensor, n_past: int, n_total: int) -> Tensor:
+        """The buffer, with slots for a whole window once it is needed."""
+        if n_total > self.slots < self.window:
+            self._resize(self.window, n_past)
+        buffer = self._room(like, self.front + self.slots) if self.buffer is None else self._writable(self.buffer)
         self.buffer = buffer
         return buffer
 
@@ -247,7 +256,11 @@ class RingStore(Store):
             known = buffer[:, :, :, : self.group.sinks]
             buffer[:, :, :, : self.group.sinks] = pick_sinks(kv, self.group, step, known)
         self._write(buffer, kv[:, :, :, -self.slots :], step.n_total)
-        self.oldest = max(self.oldest, step.n_total - self.slots)
+        self.appended(step.n_total)
+
+    def appended(self, n_total: int) -> None:
+        """What came before the ring's slots is gone."""
+        self.oldest = max(self.oldest, n_total - self.slots)
 
     def _write(self, buffer: Tensor, latest: Tensor, n_total: int) -> None:
         """Put the latest columns, the last of which is n_total − 1, into their slots."""

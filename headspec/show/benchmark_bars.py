@@ -11,11 +11,11 @@ from matplotlib.ticker import PercentFormatter
 from headspec.show.benchmark_frame import framed, literal, style_axes
 from headspec.show.benchmark_look import STANDING_COLORS
 from headspec.show.benchmark_panels import MEANINGS, Panel, roofline_panels, speed_panels, standings, widths
-from headspec.show.benchmark_rows import BASELINE, CERTIFIED, CONTROL, HYPOTHETICAL, REFERENCE, Numbers
+from headspec.show.benchmark_rows import BASELINE, CERTIFIED, CONTROL, HYPOTHETICAL, PEER, REFERENCE, Numbers
 from headspec.show.benchmark_words import rate_words, short
 from headspec.show.style import FAINT_INK, INK
 
-PALENESS = {CERTIFIED: "FF", REFERENCE: "B0", BASELINE: "80"}
+PALENESS = {CERTIFIED: "FF", REFERENCE: "B0", BASELINE: "80", PEER: "60"}
 """Opacity of a bar's face; other standings are hollow."""
 CHARACTER_POINTS, GAP_POINTS = 4.9, 9
 """Width of a bold character of the words beside the bars, and between their columns."""

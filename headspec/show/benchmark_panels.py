@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from headspec.measure.report import MEASURES
 from headspec.show.benchmark_look import STANDING_ORDER
-from headspec.show.benchmark_rows import BASELINE, CERTIFIED, CONTROL, HYPOTHETICAL, REFERENCE, Entrant, Numbers, Place
+from headspec.show.benchmark_rows import (
+    BASELINE,
+    CERTIFIED,
+    CONTROL,
+    HYPOTHETICAL,
+    PEER,
+    REFERENCE,
+    Entrant,
+    Numbers,
+    Place,
+)
 from headspec.show.benchmark_words import MISSING, byte_words, digits, percent, with_interval
 
 TIMES = {"prefill": ("ttft", "time to first token"), "decode": ("tpot", "time per output token")}
@@ -20,6 +30,7 @@ MEANINGS = {
     BASELINE: "baseline: a published method",
     HYPOTHETICAL: "hypothetical: nobody has judged it",
     CONTROL: "control: made to be bad",
+    PEER: "peer: on another engine, or with rounded weights",
 }
 """What a legend says of a standing."""
 

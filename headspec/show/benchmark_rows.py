@@ -9,8 +9,8 @@ from typing import Any
 from headspec.measure.estimate import Estimate
 from headspec.measure.report import BenchmarkReport
 
-REFERENCE, BASELINE, CERTIFIED, HYPOTHETICAL, CONTROL = (
-    "reference", "baseline", "certified", "hypothetical", "control",
+REFERENCE, BASELINE, CERTIFIED, HYPOTHETICAL, CONTROL, PEER = (
+    "reference", "baseline", "certified", "hypothetical", "control", "peer",
 )  # fmt: skip
 """The standings, as they are written in a report."""
 TIMED = ("prefill", "decode")
@@ -58,7 +58,7 @@ class Place:
         return ", ".join(f"{word} {size}" for word, size in sizes if size is not None)
 
 
-QUALITY, SIZE = Place("quality"), Place("size")
+QUALITY, SIZE, CHECK = Place("quality"), Place("size"), Place("check")
 
 
 class Numbers:

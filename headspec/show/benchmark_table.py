@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from headspec.measure.report import BenchmarkReport
 from headspec.show.benchmark_headline import NO_BASELINE, headlines
 from headspec.show.benchmark_panels import TIMES
-from headspec.show.benchmark_rows import CERTIFIED, HYPOTHETICAL, QUALITY, SIZE, TIMED, Entrant, Numbers, Place
+from headspec.show.benchmark_rows import CERTIFIED, CHECK, HYPOTHETICAL, QUALITY, SIZE, TIMED, Entrant, Numbers, Place
 from headspec.show.benchmark_words import (
     MISSING,
     byte_words,
@@ -32,8 +32,8 @@ PART_NAMES = {"prefill": "Reading a prompt", "decode": "Decoding"}
 def markdown(report: BenchmarkReport) -> str:
     """The whole table, as text; parts without rows are left out."""
     numbers = Numbers(report)
-    parts = [*_head(numbers), *_quality(numbers), *_speed(numbers), *_sizes(numbers), *_headline(numbers),
-             *_notes(numbers)]  # fmt: skip
+    parts = [*_head(numbers), *_checks(numbers), *_quality(numbers), *_speed(numbers), *_sizes(numbers),
+             *_headline(numbers), *_notes(numbers)]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,6 +54,16 @@ def _head(numbers: Numbers) -> Iterator[str]:
         about.append(f"- text of quality: {_safe(str(settings['text']))}, continued from {workload.get('n_prompt')} "
                      f"by {workload.get('n_new')} tokens")  # fmt: skip
     yield "\n".join(about)
+
+
+def _checks(numbers: Numbers) -> Iterator[str]:
+    """Whether other engines compute what they should."""
+    columns: list[Column] = [
+        ("largest difference of a logit", lambda name: digits(numbers.value(CHECK, name, "logits_difference")))
+    ]
+    table = _table(numbers.measured(CHECK, "logits_difference"), columns)
+    if table:
+        yield f"## Logits, beside those of torch in float32\n\n{table}"
 
 
 def _quality(numbers: Numbers) -> Iterator[str]:
@@ -105,6 +115,7 @@ def _speed_columns(numbers: Numbers, place: Place, measure: str) -> list[Column]
         ("CPU, ms", lambda name: digits(value(name, f"{measure}_cpu_ms"))),
         ("tokens/s", lambda name: digits(value(name, "throughput"))),
         *(ratio(base) for base in ("V", "S", "P0")),
+        ("× the whole model there [95 %]", lambda name: with_interval(numbers.at(place, name, "engine_speedup"))),
         ("by pruning, at most × P0", lambda name: digits(value(name, "pruning_bound"))),
         ("KV bytes", lambda name: byte_words(value(name, "kv_bytes"))),
         ("of roofline", lambda name: percent(value(name, "roofline_share"))),

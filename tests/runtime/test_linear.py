@@ -11,7 +11,8 @@ from runtime_makers import hooked, in_chunks, mixed, pruned, random_ids, same
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from headspec.runtime.linear import ONEDNN, PACKED_ROWS, FastLinear
+from headspec.runtime.linear import FastLinear
+from headspec.runtime.packing import ONEDNN, PACKED_ROWS
 from headspec.runtime.tricks import Tricks
 
 ROWS = [1, 2, 16, 300]

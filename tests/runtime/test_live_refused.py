@@ -11,7 +11,7 @@ from runtime_makers import GREEDY, in_chunks, random_ids
 from headspec.export.surgery import pruned_model
 from headspec.runtime.adaptive import AdaptivePolicy
 from headspec.runtime.configuration import PrunedGPTNeoXConfig
-from headspec.runtime.linear import ONEDNN
+from headspec.runtime.packing import ONEDNN
 
 TOKENS = random_ids(2, 60)
 

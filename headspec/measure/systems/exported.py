@@ -12,6 +12,7 @@ from headspec.load.pruned import MODEL_TYPE, register
 from headspec.measure.systems.planned import PlannedReading
 from headspec.measure.systems.system import Standing, System
 from headspec.plan.plan import HeadPlan
+from headspec.runtime.openvino_runner import CONFIG
 
 
 def exported(
@@ -33,6 +34,12 @@ def exported(
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such directory. Give one that export_model has written.")
     plan = _plan_of(folder)
+    if (folder / CONFIG).is_file():
+        from headspec.measure.systems.openvino import openvino_folder
+
+        if isinstance(source, str):
+            raise ModelError(f"{folder} is an OpenVINO export: load {source} to compare it with.")
+        return openvino_folder(folder, source)
     like = None if isinstance(source, str) else source.identity
     _check_origin(folder, plan, source if isinstance(source, str) else source.name)
     if like is not None:

@@ -44,10 +44,13 @@ class Reading(ABC):
             )
         tokens = tokens.to(self.model.device)
         places = torch.arange(self.n_read, self.n_read + n_new, device=tokens.device).expand(batch, -1)
+        options = {"position_ids": places, "past_key_values": self.cache, "use_cache": True, "logits_to_keep": n_last}
+        logits = self._forward(tokens, **options).logits
         self.n_read += n_new
-        return self.model(
-            tokens, position_ids=places, past_key_values=self.cache, use_cache=True, logits_to_keep=n_last
-        ).logits
+        return logits
+
+    def _forward(self, tokens: Int[Tensor, "batch token"], **options: Any) -> Any:
+        return self.model(tokens, **options)
 
     @torch.no_grad()
     def repeat(self, times: int) -> None:

@@ -1,7 +1,7 @@
 """What a compared system is: a name, what it stands for, and something that reads tokens through a KV cache."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +25,8 @@ class Standing(StrEnum):
     """A plan that nobody has judged: its speed says nothing about its worth."""
     CONTROL = "control"
     """Made to be bad, such as the same treatments on random heads."""
+    PEER = "peer"
+    """The original, or a plan that was judged, on another engine or with rounded weights."""
 
 
 @runtime_checkable
@@ -72,3 +74,17 @@ class System:
     """What is done with the heads; None where transformers runs the original."""
     folder: Path | None = None
     """Of an exported model."""
+    engine: str = ""
+    """What runs it, or how its weights are stored, where that is not torch in the original's numbers."""
+    exact: bool = True
+    """Whether its logits should be those of the plan (or the original), up to rounding in float32."""
+    unpruned: str = ""
+    """The name of the system that runs the whole model in the same way: what is beyond it is pruning's own share."""
+
+    def elsewhere(self, suffix: str, words: str, **changes: Any) -> "System":
+        """The same plan in another way, which adds a word to its name."""
+        standing = self.standing if self.standing is Standing.HYPOTHETICAL else Standing.PEER
+        return replace(
+            self, name=f"{self.name} {suffix}", label=f"{self.label}; {words}", standing=standing,
+            unpruned=f"P0 {suffix}", **changes,
+        )  # fmt: skip

@@ -1,0 +1,93 @@
+"""A pruned model on OpenVINO: the graph, what its inputs mean, and a runner that needs neither torch nor headspec."""
+
+import json
+import logging
+import shutil
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from headspec.errors import HeadspecError, MissingPackageError
+from headspec.export.program import INPUTS, step_program
+from headspec.runtime import openvino_runner
+from headspec.runtime.openvino_runner import CONFIG, MODEL
+
+EXTRA = "pip install 'headspec[openvino]'"
+SCHEMA = "headspec.OpenVINO/1"
+WEIGHTS = ("float32", "int8")
+
+
+def check_openvino(weights: str = "float32") -> None:
+    """Refuse what cannot be done here, before anything is.
+
+    Raises:
+        MissingPackageError: A package is missing; the message names the extra that brings it.
+        HeadspecError: A kind of weights that there is not.
+    """
+    if weights not in WEIGHTS:
+        raise HeadspecError(f"weights={weights!r}: an OpenVINO export has {' or '.join(WEIGHTS)} weights.")
+    try:
+        import openvino  # noqa: F401
+
+        if weights == "int8":
+            import nncf  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(f"{error.name} is not installed: {EXTRA}.") from error
+
+
+def openvino_model(model: Any, weights: str = "float32") -> tuple[Any, list[list[Any]]]:
+    """The graph of a pruned model as an `openvino.Model`, and the layout of its caches.
+
+    Args:
+        model: A PrunedGPTNeoXForCausalLM in float32.
+        weights: `int8`: matrices as integers of 8 bits with a scale and zero point for each output (nncf's
+            `compress_weights`); keys, values and what is computed stay float32.
+
+    Raises:
+        MissingPackageError: openvino or nncf is missing.
+        HeadspecError: Compressed heads, which no graph can have.
+    """
+    check_openvino(weights)
+    import openvino
+
+    try:
+        program, layout = step_program(model)
+    except ValueError as error:
+        raise HeadspecError(f"this plan cannot go to OpenVINO: {error}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own export, which users can do nothing about
+        graph = openvino.convert_model(program)
+    groups = sum(map(len, layout))
+    names = [*INPUTS, *(f"{part}.{number}" for number in range(groups) for part in ("keys", "values"))]
+    for port, name in zip(graph.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    for port, name in zip(graph.outputs, ["logits", *(f"new.{number}" for number in range(groups))], strict=True):
+        port.get_tensor().set_names({name})
+    graph.validate_nodes_and_infer_types()
+    return _with_integers(graph) if weights == "int8" else graph, layout
+
+
+def _with_integers(graph: Any) -> Any:
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with redirect_stdout(None):  # it draws tables and bars
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+def save_openvino(model: Any, folder: Path, weights: str = "float32", **about: Any) -> None:
+    """Write graph, configuration and runner into a folder; `about` goes into the configuration."""
+    import openvino
+
+    graph, layout = openvino_model(model, weights)
+    openvino.save_model(graph, folder / MODEL, compress_to_fp16=False)
+    config, ends = model.config, model.generation_config.eos_token_id
+    described = {
+        "schema": SCHEMA, "weights": weights, "context": config.max_position_embeddings,
+        "vocabulary": config.vocab_size, "d_head": config.hidden_size // config.num_attention_heads,
+        "eos": [] if ends is None else [ends] if isinstance(ends, int) else list(ends),
+        "layers": [[group._asdict() for group in layer] for layer in layout], **about,
+    }  # fmt: skip
+    (folder / CONFIG).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(openvino_runner.__file__, folder / Path(openvino_runner.__file__).name)

@@ -1,0 +1,64 @@
+"""Whether a system on another engine computes what it should: its times count only then."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headspec.load.plain import PlainModel
+from headspec.measure.systems.planned import planned
+from headspec.measure.systems.system import Running, Standing, System
+from headspec.measure.systems.transformers_default import transformers_default
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit at which float32 engines count as equal. They come to 1e-5 where logits are of the size
+of 10; a wrong rotation or mask makes 0.1 and more."""
+PROMPT, NEW, ROWS = 64, 16, 2
+"""Tokens and rows on which it is looked at; both cut to the model's context."""
+
+Written = tuple[Int[Tensor, "batch n_new"], Float[Tensor, "batch n_new vocabulary"]]
+
+
+def logits_difference(source: PlainModel, system: System, seed: int = 0) -> float:
+    """The largest difference between the logits of a system and those it should have, in one prompt and what follows.
+
+    It writes what it finds likeliest; the reference reads the same tokens. The reference of a plan is headspec's
+    runtime in the original's numbers, that of the original is transformers.
+    """
+    context = source.identity.context
+    n_prompt, n_new = min(PROMPT, context // 2), min(NEW, context // 4)
+    prompt = torch.randint(
+        0, source.huggingface.config.vocab_size, (ROWS, n_prompt), generator=torch.Generator().manual_seed(seed)
+    )
+    reference = transformers_default(source)
+    if system.plan is not None:
+        reference = planned(source, system.plan, "", "", Standing.REFERENCE)
+    tokens, found = greedy(system.open(), prompt, n_new)
+    expected = forced(reference.open(), prompt, tokens)
+    difference = (found.float() - expected.float()).abs()
+    return float(difference[~found.isnan()].max()) if bool(expected.isfinite().all()) else float("nan")
+
+
+@torch.no_grad()
+def greedy(running: Running, prompt: Int[Tensor, "batch token"], n_new: int) -> Written:
+    """What a system writes after a prompt, and the logits that each token was chosen by, NaN where it gives none."""
+    if hasattr(running, "greedy"):
+        return running.greedy(prompt, n_new)
+    running.start(prompt.shape[1], prompt.shape[1] + n_new, len(prompt))
+    logits = [running.read(prompt)]
+    tokens = [logits[-1].argmax(-1)]
+    while len(tokens) < n_new:
+        logits.append(running.read(tokens[-1]))
+        tokens.append(logits[-1].argmax(-1))
+    running.forget()
+    return torch.cat(tokens, dim=1).cpu(), torch.cat(logits, dim=1).cpu()
+
+
+@torch.no_grad()
+def forced(
+    running: Running, prompt: Int[Tensor, "batch token"], tokens: Int[Tensor, "batch n_new"]
+) -> Float[Tensor, "batch n_new vocabulary"]:
+    """The logits before each of some tokens that follow a prompt."""
+    running.start(prompt.shape[1], prompt.shape[1] + tokens.shape[1], len(prompt))
+    logits = [running.read(prompt), *(running.read(token) for token in tokens[:, :-1].split(1, dim=1))]
+    running.forget()
+    return torch.cat(logits, dim=1).cpu()

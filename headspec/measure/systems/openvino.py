@@ -1,0 +1,106 @@
+"""Systems on OpenVINO: headspec's graph of a plan (or of the original: P0), through the runner that travels with it."""
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headspec.errors import ModelError
+from headspec.export.openvino import check_openvino, save_openvino
+from headspec.export.surgery import pruned_model
+from headspec.load.names import folder_name
+from headspec.load.plain import PlainModel
+from headspec.measure.systems.reduced import as_integers
+from headspec.measure.systems.system import Standing, System
+from headspec.plan.plan import HeadPlan
+from headspec.runtime.openvino_runner import CONFIG, OpenVINODecoder
+
+ENGINE = "OpenVINO"
+
+
+class OpenVINOReading:
+    """Reads through an OpenVINODecoder; `model` only says what is computed."""
+
+    def __init__(self, model: Any, decoder: OpenVINODecoder):
+        self.model, self.decoder = model, decoder
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the buffers."""
+        return self.decoder.nbytes
+
+    def start(self, prompt: int, expected: int, batch: int = 1) -> None:
+        """Make room for `expected` columns."""
+        self.decoder.start(expected, [0] * batch)
+
+    def read(self, tokens: Int[Tensor, "batch token"], n_last: int = 1) -> Float[Tensor, "batch n_last vocabulary"]:
+        """Read tokens; where more logits are wanted than the last, one after another, as the graph gives one."""
+        alone = 0 if n_last == 1 else tokens.shape[1] if n_last == 0 else n_last
+        front, rest = tokens[:, : tokens.shape[1] - alone], tokens[:, tokens.shape[1] - alone :]
+        found = [self.decoder.read(front.numpy())] if front.shape[1] else []
+        if alone:
+            found = [self.decoder.read(token.numpy()) for token in rest.split(1, dim=1)]
+        return torch.from_numpy(np.stack(found, axis=1))
+
+    def repeat(self, times: int) -> None:
+        """Make `times` rows of every row."""
+        self.decoder.repeat(times)
+
+    def forget(self) -> None:
+        """Drop the buffers."""
+        self.decoder.forget()
+
+
+def on_openvino(system: System, weights: str = "float32") -> System:
+    """A model of headspec's runtime as a graph on OpenVINO; made once, however often it is opened.
+
+    Raises:
+        MissingPackageError: OpenVINO, or nncf for integers, is not installed.
+    """
+    check_openvino(weights)
+
+    @cache
+    def made() -> tuple[Any, OpenVINODecoder]:
+        model = system.open().model
+        with tempfile.TemporaryDirectory() as folder:
+            save_openvino(model, Path(folder), weights)
+            decoder = OpenVINODecoder(folder, torch.get_num_threads())
+        return (as_integers(model) if weights == "int8" else model), decoder
+
+    kind = " int8" * (weights == "int8")
+    return system.elsewhere(
+        f"OpenVINO{kind}", f"on OpenVINO{kind}", open=lambda: OpenVINOReading(*made()), engine=ENGINE, exact=not kind
+    )
+
+
+def openvino_folder(folder: Path, source: PlainModel) -> System:
+    """An OpenVINO export in its folder.
+
+    Raises:
+        MissingPackageError: OpenVINO is not installed.
+        ModelError: Of another original, or the plan beside it is not its own.
+    """
+    check_openvino()
+    plan, config = HeadPlan.load(folder / "plan.json"), json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("origin", {}).get("plan") != plan.digest:
+        raise ModelError(f"{folder}: its plan.json is not the one that this graph was made by. Export it anew.")
+    plan.about.check_model(source.identity)
+    integers = config["weights"] == "int8"
+
+    @cache
+    def made() -> tuple[Any, OpenVINODecoder]:
+        model = pruned_model(source.huggingface, plan)
+        return (as_integers(model) if integers else model), OpenVINODecoder(folder, torch.get_num_threads())
+
+    standing = Standing.CERTIFIED if plan.certificate and not integers else Standing.HYPOTHETICAL
+    return System(
+        folder_name(str(folder)), f"OpenVINO export {folder}{', int8' * integers}", standing,
+        lambda: OpenVINOReading(*made()), plan, folder, ENGINE, exact=not integers,
+        unpruned=f"P0 OpenVINO{' int8' * integers}",
+    )  # fmt: skip
