@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,13 +43,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return runner(monkeypatch, capsys)
 
 
-def export(model: str, wish: dict[str, str], out: Path) -> Path:
+def export(model: str, wish: dict[str, str], out: Path, to: str = "hf") -> Path:
     from headspec.export.export import export_model
     from headspec.load.model import load_plain
     from headspec.plan.make import plan_heads
 
     loaded = load_plain(model, device="cpu")
-    export_model(loaded, plan_heads(loaded, wish), out)
+    export_model(loaded, plan_heads(loaded, wish), out, to=to)
     return out
 
 
@@ -235,6 +236,95 @@ def test_a_head_map_is_searched_for_a_budget(run: Run, neox_folder: Path) -> Non
     assert "head map 50 %" in printed
 
 
+# Other engines, other weights.
+
+
+@pytest.fixture
+def no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the optional packages is installed."""
+    for name in ("openvino", "nncf", "ctranslate2"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("no_packages")
+@pytest.mark.parametrize("only", ["P0,CTranslate2,P0 OpenVINO", "CTranslate2,P0 OpenVINO"])
+def test_engines_that_are_not_installed_are_noted_and_no_error(
+    run: Run, neox_folder: Path, tmp_path: Path, only: str
+) -> None:
+    code, printed, said = run("bench", neox_folder, *TINY, "--peers", "--only", only, "--out", "o")
+    assert code == 0, said
+    text = (tmp_path / "o/benchmark.md").read_text()
+    for name, extra in (("CTranslate2", "peers"), ("P0 OpenVINO", "openvino")):
+        line = next(line for line in printed.splitlines() if line.startswith("skipped: check") and f": {name}:" in line)
+        assert f"is not installed: pip install 'headspec[{extra}]'" in line
+        assert line.split(f": {name}: ")[1] in text
+
+
+def test_other_engines_and_weights_are_checked_timed_and_judged(run: Run, neox_folder: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    names = ["P0", "CTranslate2", "P0 bf16", "P0 int8"]
+    code, printed, said = run("bench", neox_folder, *TINY, "--peers", "--weights", "bfloat16,int8", "--only",
+                              ",".join(names), "--out", "o")  # fmt: skip
+    assert code == 0, said
+    report = BenchmarkReport.load("o")
+    assert report.settings["systems"] == names
+    assert [row["system"] for row in report.rows if row["measure"] == "logits_difference"] == names[1:]
+    assert [row["system"] for row in report.rows if row["measure"] == "tpot_ms"] == names
+    assert quality_of(report) == ["P0", "P0 bf16", "P0 int8"]
+    assert re.search(r"^ +check +$", printed, re.MULTILINE)
+    assert "largest difference of a logit" in printed
+
+
+def test_without_asking_there_are_no_checks(done: Done) -> None:
+    assert "check" not in {row["part"] for row in done.report.rows}
+    assert "largest difference" not in done.printed
+
+
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-NeoX that is converted quickly. Shared: leave it as it is."""
+    from tiny_models import save_neox_hub_layout
+
+    return save_neox_hub_layout(tmp_path_factory.mktemp("neox") / "one", n_layers=1)
+
+
+@pytest.fixture(scope="module")
+def graph(one_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export for OpenVINO. Shared: copy it to change it."""
+    pytest.importorskip("openvino")
+    out = tmp_path_factory.mktemp("exports") / "graph"
+    return export(str(one_layer), {"L0H1": "zero", "L0H2": "window:8"}, out, to="openvino")
+
+
+def test_an_openvino_export_is_compared_with_the_whole_model_on_openvino(
+    run: Run, one_layer: Path, graph: Path
+) -> None:
+    code, printed, said = run("bench", one_layer, graph, *TINY, "--peers", "--only", "P0 OpenVINO,graph", "--out", "o")
+    assert code == 0, said
+    report = BenchmarkReport.load("o")
+    found = [(row["part"], row["system"], row["against"]) for row in report.rows if row["measure"] == "engine_speedup"]
+    assert found == [("prefill", "graph", "P0 OpenVINO"), ("decode", "graph", "P0 OpenVINO")]
+    assert "× whole" in printed
+    assert quality_of(report) == []
+    for name in ("P0 OpenVINO", "graph"):
+        difference = report.value(name, "logits_difference")
+        assert difference is not None
+        assert difference < 1e-4
+
+
+def test_an_openvino_export_with_another_plan_beside_it_is_refused(
+    run: Run, one_layer: Path, graph: Path, tmp_path: Path
+) -> None:
+    from headspec.load.model import load_plain
+    from headspec.plan.make import plan_heads
+
+    shutil.copytree(graph, tmp_path / "graph")
+    plan_heads(load_plain(str(one_layer), device="cpu"), {"L0H3": "zero"}).save(tmp_path / "graph/plan.json")
+    code, _, said = run("bench", one_layer, tmp_path / "graph", *TINY, "--only", "graph", "--out", "o")
+    assert code == 2, said
+    assert "its plan.json is not the one that this graph was made by. Export it anew" in one_line(said)
+
+
 # One by one.
 
 ALONE = ("--one-by-one", *TINY, "--out", "o")
@@ -281,6 +371,8 @@ def test_a_system_that_fails_in_its_own_process_is_named(run: Run, random_export
         (["EXPORT"], "use the original model"),
         (["demo", "--plan", "missing.json"], "no plan at missing.json"),
         (["demo", "--only", "W"], r"no system is called W: there are V, S, P0, StreamingLLM 25 %, SnapKV 25 %, exp"),
+        (["demo", "--weights", "int4"], "weights 'int4': choose of bfloat16, int8"),
+        (["demo", "--only", "CTranslate2"], "no system is called CTranslate2"),
         (["demo", "--hypothetical", "z"], "hypothetical plan 'z': choose of b, c, d, e"),
         (["demo", "--budgets", "half"], "--budgets 'half': write a share like 2% or 0.02"),
         (["demo", "--budgets", "0%"], "--budgets 0%: want shares of the KV bytes, more than 0 % and at most 100 %"),

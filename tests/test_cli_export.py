@@ -165,6 +165,74 @@ def test_random_weights_say_so(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "tokenizer.json" not in printed
 
 
+# For OpenVINO
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Nothing is converted, which takes long; what would have been."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    calls: list[tuple[Any, ...]] = []
+
+    def save(model: Any, folder: Path, *more: Any, origin: dict[str, Any]) -> None:
+        calls.append((model, *more, origin))
+        (folder / "openvino_model.xml").write_text("a graph")
+
+    monkeypatch.setattr("headspec.export.openvino.save_openvino", save)
+    return calls
+
+
+def test_a_graph_is_written_with_its_plan_and_tokenizer(
+    run: Run, neox_folder: Path, plan: Path, tmp_path: Path, converted: list[tuple[Any, ...]]
+) -> None:
+    code, printed, said = exporting(run, neox_folder, plan, "--to", "openvino")
+    assert code == 0, said
+    assert "12.5% of the attention weights removed; KV cache of 128 tokens: 75.8% of the original's" in said
+    names = {path.name for path in (tmp_path / "o").iterdir()}
+    assert names >= {"openvino_model.xml", "plan.json", "tokenizer.json", "README.md"}
+    assert "model.safetensors" not in names
+    assert all(name in printed for name in names)
+    [(model, weights, *_, origin)] = converted
+    assert (model.dtype, weights, origin["table"]) == (torch.float32, "float32", False)
+
+
+def test_integers_and_a_table_are_for_the_asking(
+    run: Run, neox_folder: Path, plan: Path, converted: list[tuple[Any, ...]]
+) -> None:
+    code, _, said = exporting(run, neox_folder, plan, "--to", "openvino", "--weights", "int8", "--table")
+    assert code == 0, said
+    [(model, weights, *_, origin)] = converted
+    assert (weights, origin["table"]) == ("int8", True)
+    assert model.gpt_neox.layers[0].table is not None
+
+
+def test_overwrite_puts_a_graph_in_place_of_weights_and_back(
+    run: Run, neox_folder: Path, plan: Path, tmp_path: Path, converted: list[tuple[Any, ...]]
+) -> None:
+    assert exporting(run, neox_folder, plan)[0] == 0
+    before = {path.name for path in (tmp_path / "o").iterdir()}
+    assert exporting(run, neox_folder, plan, "--to", "openvino")[0] == 2
+    assert exporting(run, neox_folder, plan, "--to", "openvino", "--overwrite")[0] == 0
+    assert not (tmp_path / "o/config.json").exists()
+    assert not (tmp_path / "o/model.safetensors").exists()
+    assert exporting(run, neox_folder, plan, "--overwrite")[0] == 0
+    assert {path.name for path in (tmp_path / "o").iterdir()} == before
+    assert len(converted) == 1
+
+
+@pytest.mark.parametrize(("missing", "weights"), [("openvino", "float32"), ("nncf", "int8")])
+def test_without_the_package_the_extra_is_named_and_nothing_is_written(
+    run: Run, neox_folder: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, weights: str
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setitem(sys.modules, missing, None)
+    code, _, said = exporting(run, neox_folder, plan, "--to", "openvino", "--weights", weights)
+    assert code == 2
+    assert f"{missing} is not installed: pip install 'headspec[openvino]'" in one_line(said)
+    assert not (tmp_path / "o").exists()
+
+
 # Refused
 
 
@@ -178,6 +246,10 @@ def test_random_weights_say_so(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
         (["demo", "--plan", "plan.txt"], "a plan is saved as NAME.json"),
         (["NEOX", "--plan", "PLAN", "--head-map", "missing.json"], "missing.json"),
         (["NEOX", "--plan", "PLAN", "--dtype", "float9"], "dtype 'float9': choose float32"),
+        (["NEOX", "--plan", "PLAN", "--weights", "int8"], "to='openvino'"),
+        (["NEOX", "--plan", "PLAN", "--table", "--to", "dense-twin"], "to='openvino'"),
+        (["NEOX", "--plan", "PLAN", "--to", "openvino", "--weights", "int4"], "weights='int4': .* float32 or int8"),
+        (["NEOX", "--plan", "PLAN", "--to", "openvino", "--dtype", "float16"], "starts from float32"),
         (["LLAMA", "--plan", "LLAMAPLAN"], "[Ll]lama.* cannot be exported"),
         (["NEOX", "--plan", "PLAN", "--out", "search"], "search is not empty: choose another folder, or --overwrite"),
         (["NEOX", "--plan", "PLAN", "--out", "search", "--overwrite"], "search was not written by headspec"),

@@ -238,7 +238,7 @@ def print_benchmark(report: "BenchmarkReport") -> None:
     for row in frame[frame.measure == "skipped"].itertuples():
         where = " ".join(f"{name} {size:.0f}" for name, size in (("batch", row.batch), ("context", row.context))
                          if size == size)  # fmt: skip
-        output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow")
+        output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow", markup=False)
     output.print(
         "V, S: transformers with its default and its static cache. P0: headspec's runtime, nothing pruned. bound: the "
         "most that pruning alone could give over P0 here. × whole: over the whole model on the same engine.",

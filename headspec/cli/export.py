@@ -40,6 +40,9 @@ def export(
     table: Annotated[
         bool, typer.Option("--table", help="Of an OpenVINO export: look the first layer up; faster, more bytes.")
     ] = False,
+    stateful: Annotated[
+        bool, typer.Option("--stateful", help="Of an OpenVINO export: the graph keeps keys and values itself; slower.")
+    ] = False,
     dtype: Dtype = "float32",
     seed: Seed = 0,
     debug: Debug = False,
@@ -63,7 +66,7 @@ def export(
     say(f"exporting {model}")
     files = export_model(
         model, chosen, out, to=to.value, head_map=found, overwrite=overwrite, dtype=dtype, seed=seed, weights=weights,
-        table=table,
+        table=table, stateful=stateful,
     )  # fmt: skip
     if to is not To.DENSE_TWIN:
         size = plan_size(chosen)

@@ -10,11 +10,28 @@ from headspec.plan.plan import HeadPlan
 from headspec.plan.size import plan_size
 from headspec.plan.treatments import Compress, Keep, Remove, Window
 
+GRAPH = """## Running
+
+```sh
+python openvino_runner.py . --prompt "It was a" --new 40
+```
+
+```python
+from openvino_runner import OpenVINODecoder
+
+decoder = OpenVINODecoder("FOLDER")
+print(decoder.generate([[12, 7, 9]], n_new=40))  # token ids
+```
+
+This needs openvino and numpy (and tokenizers, for text), neither torch nor headspec. What the inputs of the graph mean
+is in `openvino_config.json` and, by use, in `openvino_runner.py`."""
 PYTHIA_LICENSE = "apache-2.0"
 """Of all Pythia models on the hub."""
 
 
-def model_card(plan: HeadPlan, source: ModelName | None, twin: bool, files: list[str]) -> str:
+def model_card(
+    plan: HeadPlan, source: ModelName | None, twin: bool, files: list[str], graph: bool = False
+) -> str:  # fmt: skip
     """The text of README.md.
 
     Args:
@@ -22,19 +39,21 @@ def model_card(plan: HeadPlan, source: ModelName | None, twin: bool, files: list
         source: Where the original comes from; None for a model that was in memory.
         twin: Whether the folder holds a dense twin.
         files: Python files that run when the model is loaded.
+        graph: Whether the folder holds a graph for OpenVINO.
     """
     from huggingface_hub import ModelCardData
 
     name = plan.about.model
     data = ModelCardData(
-        license=license_of(source), library_name="transformers", pipeline_tag="text-generation",
+        license=license_of(source), library_name="openvino" if graph else "transformers",
+        pipeline_tag="text-generation",
         tags=["headspec", "pruned", "gpt_neox"],
         base_model=source.location if source is not None and source.origin is Origin.HUB else None,
     )  # fmt: skip
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {name}, treated by headspec",
         _summary(plan, twin),
-        _loading(twin, files),
+        GRAPH if graph else _loading(twin, files),
         _damage(plan, twin),
         _heads(plan, twin),
         _origin(plan, source, twin),

@@ -51,6 +51,7 @@ def export_model(
     seed: int = 0,
     weights: str = "float32",
     table: bool = False,
+    stateful: bool = False,
 ) -> list[str]:
     """Write the model as the plan treats it into a folder that `AutoModelForCausalLM.from_pretrained` loads, or, with
     `to="openvino"`, that the runner in it does.
@@ -72,6 +73,7 @@ def export_model(
         seed: Draws the weights of `random:` models.
         weights: Of an OpenVINO export: `float32`, or `int8`, a quarter of the bytes and rounded.
         table: Of an OpenVINO export: look the first layer up (`tabulate_first_layer`), which costs more bytes.
+        stateful: Of an OpenVINO export: keys and values are states of the graph.
 
     Returns:
         The names of the files written.
@@ -86,13 +88,15 @@ def export_model(
     target, out = _target(to), Path(out).expanduser()
     plan = plan if isinstance(plan, HeadPlan) else HeadPlan.load(plan)
     _check_plan(plan, target)
-    _check_wishes(target, weights, table, dtype)
+    _check_wishes(target, weights, table or stateful)
+    _check_numbers(target, dtype)
     check_target(out, overwrite)
     if isinstance(model, str | Path):
         model = load_plain(str(model), device="cpu", dtype=dtype, revision=revision, seed=seed)
     plain = as_plain(model, instead="undo that, or export a GPTNeoXForCausalLM with the edited weights")
     _check_architecture(plain.huggingface)
     plan.about.check_model(plain.identity)
+    _check_numbers(target, plain.identity.dtype)
     if head_map is not None:
         head_map.about.check_model(plan.about.model, plan.about.n_layers, plan.about.n_heads)
     treated = (
@@ -104,7 +108,7 @@ def export_model(
 
     def fill(folder: Path) -> None:
         if target is Target.OPENVINO:
-            _save_graph(treated, folder, plan, weights, table)
+            _save_graph(treated, folder, plan, weights, table, stateful)
         else:
             treated.save_pretrained(folder, max_shard_size=SHARD)
         if plain.tokenizer is not None:
@@ -117,22 +121,25 @@ def export_model(
     return fill_folder(out, fill)
 
 
-def _check_wishes(target: Target, weights: str, table: bool, dtype: torch.dtype | str) -> None:
+def _check_numbers(target: Target, dtype: torch.dtype | str) -> None:
+    if target is Target.OPENVINO and dtype not in (torch.float32, "float32"):
+        raise HeadspecError(f"an OpenVINO export starts from float32, and this is {dtype}: ask for weights='int8'.")
+
+
+def _check_wishes(target: Target, weights: str, more: bool) -> None:
     """Refuse what only a graph can have, and graphs that cannot be made."""
     if target is Target.OPENVINO:
         from headspec.export.openvino import check_openvino
 
         check_openvino(weights)
-        if dtype not in (torch.float32, "float32"):
-            raise HeadspecError(f"dtype={dtype}: an OpenVINO export starts from float32; ask for weights='int8'.")
-    elif weights != "float32" or table:
+    elif weights != "float32" or more:
         raise HeadspecError(
-            f"weights={weights!r}, table={table}: only to='openvino' writes these. Of another export, call "
-            "pack_weights('int8') or tabulate_first_layer() of the loaded model."
+            "weights, table and stateful are for to='openvino' only. Of another export, call pack_weights('int8') or "
+            "tabulate_first_layer() of the loaded model."
         )
 
 
-def _save_graph(treated: Any, folder: Path, plan: HeadPlan, weights: str, table: bool) -> None:
+def _save_graph(treated: Any, folder: Path, plan: HeadPlan, weights: str, table: bool, stateful: bool) -> None:
     from headspec.export.openvino import save_openvino
 
     if table:
@@ -141,7 +148,7 @@ def _save_graph(treated: Any, folder: Path, plan: HeadPlan, weights: str, table:
         except ValueError as error:
             raise HeadspecError(str(error)) from error
     origin = {"model": plan.about.model, "plan": plan.digest, "headspec": version("headspec"), "table": table}
-    save_openvino(treated, folder, weights, origin=origin)
+    save_openvino(treated, folder, weights, stateful, origin=origin)
 
 
 def _target(to: Target | str) -> Target:
@@ -186,5 +193,5 @@ def _source(name: str) -> ModelName | None:
 
 def _write_card(folder: Path, plan: HeadPlan, source: ModelName | None, target: Target) -> None:
     code = sorted(path.name for path in folder.glob("*.py"))
-    card = model_card(plan, source, target is Target.DENSE_TWIN, code)
+    card = model_card(plan, source, target is Target.DENSE_TWIN, code, target is Target.OPENVINO)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headspec.errors import HeadspecError, MissingPackageError
+from headspec.export.openvino_states import make_stateful
 from headspec.export.program import INPUTS, step_program
 from headspec.runtime import openvino_runner
 from headspec.runtime.openvino_runner import CONFIG, MODEL
@@ -36,13 +37,15 @@ def check_openvino(weights: str = "float32") -> None:
         raise MissingPackageError(f"{error.name} is not installed: {EXTRA}.") from error
 
 
-def openvino_model(model: Any, weights: str = "float32") -> tuple[Any, list[list[Any]]]:
+def openvino_model(model: Any, weights: str = "float32", stateful: bool = False) -> tuple[Any, list[list[Any]]]:
     """The graph of a pruned model as an `openvino.Model`, and the layout of its caches.
 
     Args:
         model: A PrunedGPTNeoXForCausalLM in float32.
         weights: `int8`: matrices as integers of 8 bits with a scale and zero point for each output (nncf's
             `compress_weights`); keys, values and what is computed stay float32.
+        stateful: Keys and values are states of the graph, in place of buffers of the runner: easier to use from
+            elsewhere, and slower (docs/speed.md).
 
     Raises:
         MissingPackageError: openvino or nncf is missing.
@@ -52,19 +55,21 @@ def openvino_model(model: Any, weights: str = "float32") -> tuple[Any, list[list
     import openvino
 
     try:
-        program, layout = step_program(model)
+        program, layout = step_program(model, keeping=stateful)
     except ValueError as error:
         raise HeadspecError(f"this plan cannot go to OpenVINO: {error}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own export, which users can do nothing about
         graph = openvino.convert_model(program)
-    groups = sum(map(len, layout))
-    names = [*INPUTS, *(f"{part}.{number}" for number in range(groups) for part in ("keys", "values"))]
-    for port, name in zip(graph.inputs, names, strict=True):
-        port.get_tensor().set_names({name})
-    for port, name in zip(graph.outputs, ["logits", *(f"new.{number}" for number in range(groups))], strict=True):
-        port.get_tensor().set_names({name})
+    groups = [group for layer in layout for group in layer]
+    kept = [f"{part}.{number}" for number in range(len(groups)) for part in ("keys", "values")]
+    given = [f"kept.{name}" for name in kept] if stateful else [f"new.{number}" for number in range(len(groups))]
+    for ports, names in ((graph.inputs, [*INPUTS, *kept]), (graph.outputs, ["logits", *given])):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
+    if stateful:
+        make_stateful(graph, groups, model.config.hidden_size // model.config.num_attention_heads)
     return _with_integers(graph) if weights == "int8" else graph, layout
 
 
@@ -76,15 +81,17 @@ def _with_integers(graph: Any) -> Any:
         return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
-def save_openvino(model: Any, folder: Path, weights: str = "float32", **about: Any) -> None:
+def save_openvino(
+    model: Any, folder: Path, weights: str = "float32", stateful: bool = False, **about: Any
+) -> None:  # fmt: skip
     """Write graph, configuration and runner into a folder; `about` goes into the configuration."""
     import openvino
 
-    graph, layout = openvino_model(model, weights)
+    graph, layout = openvino_model(model, weights, stateful)
     openvino.save_model(graph, folder / MODEL, compress_to_fp16=False)
     config, ends = model.config, model.generation_config.eos_token_id
     described = {
-        "schema": SCHEMA, "weights": weights, "context": config.max_position_embeddings,
+        "schema": SCHEMA, "weights": weights, "stateful": stateful, "context": config.max_position_embeddings,
         "vocabulary": config.vocab_size, "d_head": config.hidden_size // config.num_attention_heads,
         "eos": [] if ends is None else [ends] if isinstance(ends, int) else list(ends),
         "layers": [[group._asdict() for group in layer] for layer in layout], **about,

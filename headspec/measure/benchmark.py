@@ -137,7 +137,10 @@ def run_benchmark(
     log = RowLog(folder, settings_of(known, contenders, grid, tokens, machine), BENCHMARK)
     stage("measuring bandwidth and multiplication rate")
     run = _Run(source, contenders, grid, tokens, _rates(log, device, source), seed, load or {}, log)
-    log.append({"key": ABSENT, "rows": _finished([Cell("check").skipped(_words(each)) for each in absent], machine)})
+    if absent or ABSENT in log.finished:  # who was absent may have come since
+        log.append(
+            {"key": ABSENT, "rows": _finished([Cell("check").skipped(_words(each)) for each in absent], machine)}
+        )
     for cell, find in run.cells():
         if cell.name in log.finished:
             continue
@@ -219,7 +222,21 @@ class _Run:
             if contender.engine:
                 cell = _check(contender)
                 yield cell, partial(check_rows, cell, self.source, contender, self.seed)
-        grid, timed = self.grid, self.timed
+        if self.timed:
+            yield from self._timed_cells(self.grid, self.timed)
+        grid = self.grid
+        for contender in self.contenders if self.tokens is not None else ():
+            if contender.engine and contender.exact:
+                continue  # the same logits, so the same quality
+            cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
+            counts = {"n_repeats": grid.n_repeats, "n_needles": grid.n_needles}
+            yield cell, partial(
+                quality_rows, cell, self.source, contender, self.tokens, grid.workload, self.seed, counts
+            )  # fmt: skip
+
+    def _timed_cells(
+        self, grid: Grid, timed: Sequence[Contender]
+    ) -> Iterator[tuple[Cell, Callable[[], Iterator[Row]]]]:  # fmt: skip
         size = Cell("size")
         yield size, partial(size_rows, size, timed, grid.workload, self.rates)
         for n_tokens in grid.prompts:
@@ -229,18 +246,10 @@ class _Run:
             for n_tokens in grid.contexts:
                 cell = Cell("decode", batch, n_tokens, grid.n_new)
                 yield cell, partial(decode_rows, cell, timed, self.rates, grid.openings, self.seed)
-        if grid.memory_batch and grid.contexts:
+        plain = [contender for contender in timed if not contender.engine]
+        if grid.memory_batch and grid.contexts and plain:
             cell = Cell("memory", grid.memory_batch, max(grid.contexts), grid.n_new)
-            plain = [contender for contender in timed if not contender.engine]
             yield cell, partial(memory_rows, cell, self.source, plain, self.load)
-        for contender in self.contenders if self.tokens is not None else ():
-            if contender.engine and contender.exact:
-                continue  # the same logits, so the same quality
-            cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
-            counts = {"n_repeats": grid.n_repeats, "n_needles": grid.n_needles}
-            yield cell, partial(
-                quality_rows, cell, self.source, contender, self.tokens, grid.workload, self.seed, counts
-            )  # fmt: skip
 
     def too_large(self, cell: Cell) -> str:
         """Why a cell cannot be measured here; empty if it can."""

@@ -27,10 +27,16 @@ def peers(source: PlainModel, own: Sequence[System]) -> Iterator[System | Absent
 
     Args:
         source: The original.
-        own: Systems of headspec's runtime: P0, exports, plans.
+        own: Systems of headspec's runtime: P0 first, then exports and plans.
     """
+    known = source.identity
+    if known.device != "cpu" or known.dtype != "float32":
+        yield Absent("peers", f"engines are compared in float32 on a CPU; this is {known.dtype} on {known.device}")
+        return
     yield from _or_absent("S compiled", lambda: compiled_static(source))
     yield from _or_absent("CTranslate2", lambda: on_ctranslate2(source))
+    if own:
+        yield from _or_absent(f"{own[0].name} OpenVINO stateful", lambda: on_openvino(own[0], stateful=True))
     for system in own:
         for name, make in ((f"{system.name} compiled", compiled), (f"{system.name} OpenVINO", on_openvino)):
             if system.plan is not None and system.plan.heads(Compress):

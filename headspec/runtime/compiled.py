@@ -23,9 +23,7 @@ class CompiledDecoding:
 
     def __init__(self, model: Any, options: dict[str, Any]):
         self.model, self.options = model, options
-        layout = layout_of(model.config)
-        self._run = torch.compile(_own(in_place)(PureStep(model, layout), layout), fullgraph=True, **options)
-        self._ready = False
+        self._run: Any = None
 
     def __reduce__(self) -> tuple:
         """A copy of the model gets a graph of its own."""
@@ -45,18 +43,21 @@ class CompiledDecoding:
     @torch.no_grad()
     def step(self, tokens: Any, mask: Tensor | None, positions: Tensor | None, cache: PrunedCache) -> Tensor:
         """Logits `[batch, 1, vocabulary]` of one more token of each row, which the cache then holds."""
-        self._lay_out()
+        if self._run is None:
+            self._run = self._made()
         n_past = cache.get_seq_length()
         cache.real = self.model.gpt_neox.check_columns(tokens, mask, cache)
         starts = tokens.new_zeros(len(tokens)) if cache.real is None else cache.real.int().argmax(1)
         if positions is None:
-            positions = torch.full_like(tokens[:1], n_past)
+            positions = tokens.new_full((1, 1), n_past)
+        positions = positions.expand(len(tokens), 1)
         buffers = [
             store.with_room(store.buffer, n_past, n_past + 1)
             for layer in cache.layers
             for store in layer.stores
             if store.buffer is not None
         ]
+        tokens, positions = (part.clone(memory_format=torch.contiguous_format) for part in (tokens, positions))
         logits = self._run(tokens, positions, torch.tensor(n_past, device=tokens.device), starts, *buffers)
         for layer in cache.layers:
             layer.length = n_past + 1
@@ -64,13 +65,18 @@ class CompiledDecoding:
                 store.appended(n_past + 1)
         return logits
 
-    def _lay_out(self) -> None:
-        """Weights as the eager form would lay them out; graphs are compiled for where they lie."""
-        if not self._ready:
-            for module in self.model.modules():
-                if isinstance(module, FastLinear) and module.weight.device.type == "cpu":
-                    module.lay_out()
-            self._ready = True
+    def _made(self) -> Callable[..., Tensor]:
+        """The graph; of weights that lie as the eager form would have them, as graphs are compiled for where they lie.
+
+        It is given tokens and positions that always lie alike, for the same reason.
+        """
+        for module in self.model.modules():
+            if isinstance(module, FastLinear) and module.weight.device.type == "cpu":
+                module.lay_out()
+        layout = layout_of(self.model.config)
+        return torch.compile(
+            _own(in_place)(PureStep(self.model, layout), layout), **{"fullgraph": True, **self.options}
+        )
 
 
 def in_place(function: PureStep, layout: list[list[Past]]) -> Callable[..., Tensor]:

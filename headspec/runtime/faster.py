@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from .compiled import CompiledDecoding
+from .functional import layout_of
 from .linear import FastLinear
 from .packing import PACKINGS
 from .table import first_layer_table
@@ -52,7 +53,8 @@ class Faster:
 
         Costs the memory that `table.table_bytes(config)` says (pythia-70m with every head: 412 MB beside weights of
         282 MB). The table belongs to the weights as they are now: call this again after changing them. It is not saved
-        with the model, and not used in training or with `inputs_embeds`.
+        with the model, and not used in training or with `inputs_embeds`. Hooks on what it stands in for (norms and MLP
+        of the first layer) do not run.
 
         Raises:
             ValueError: A residual that is not parallel.
@@ -77,6 +79,7 @@ class Faster:
         self.check_not_compiled()
         if any(isinstance(module, FastLinear) and module.packing is not None for module in self.modules()):
             raise ValueError("packed weights cannot be compiled: load the model anew, and choose one of the two.")
+        layout_of(self.gpt_neox.config)  # refuses compressed heads
         self.compiled = CompiledDecoding(self, options)
 
     def check_not_compiled(self) -> None:

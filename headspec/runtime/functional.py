@@ -66,15 +66,14 @@ class PureStep(nn.Module):
     Args:
         model: A PrunedGPTNeoXForCausalLM; its weights are used, not copied.
         layout: As `layout_of` its config.
+        store: How groups attend, and what they give back: a PastStore, or one that keeps more (`keeping.py`).
     """
 
-    def __init__(self, model: Any, layout: Sequence[Sequence[Past]]):
+    def __init__(self, model: Any, layout: Sequence[Sequence[Past]], store: "type[PastStore] | None" = None):
         super().__init__()
-        self.model, self.layout = model, layout
+        self.model, self.layout, self.store = model, layout, store or PastStore
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, n_past: Tensor, starts: Tensor, *past: Any
-    ) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, positions: Tensor, n_past: Tensor, starts: Tensor, *past: Any) -> tuple[Any, ...]:
         """Logits `[batch, 1, vocabulary]`, then of every group `[key or value, batch, head, token, d_head]`.
 
         Args:
@@ -85,14 +84,14 @@ class PureStep(nn.Module):
             past: Of every group its keys and values, in one tensor or two: `[batch, head, slot, d_head]` each. What
                 lies in slots that hold no column, or one that is not seen, does not matter, if it is finite.
         """
-        new: list[Tensor] = []
+        new: list[Any] = []
         core, groups = self.model.gpt_neox, iter(past)
         hidden = core.embed_in(tokens)
         step = GraphStep(n_past, tokens, starts, core.rotary_emb(hidden, position_ids=positions), core.tricks)
         step.tokens = tokens
         for number, (layer, layout) in enumerate(zip(core.layers, self.layout, strict=True)):
-            last = number == len(core.layers) - 1
-            cache = GraphLayer([PastStore(group, next(groups), last) for group in layout])
+            last = number == len(core.layers) - 1 and self.store.shortens
+            cache = GraphLayer([self.store(group, next(groups), last) for group in layout])
             hidden = layer(hidden, step, cache, 1 if last else step.n_new)
             new.extend(store.new for store in cache.stores)
         return self.model.lm_head(core.final_layer_norm(hidden[:, -1:])), *new
@@ -102,7 +101,7 @@ class GraphStep(Step):
     """A step whose place is a tensor, so that one graph serves all places. Padding is in front of rows only."""
 
     def __init__(self, n_past: Tensor, tokens: Tensor, starts: Tensor, rotation: tuple, tricks: Any):
-        super().__init__(n_past, tokens.shape[1], None, rotation, tokens.device, tricks)  # type: ignore[arg-type]
+        super().__init__(n_past, tokens.shape[1], None, rotation, tokens.device, tricks)
         self.first = starts[:, None, None, None]  # [batch, head, query, key]
 
     def queries(self, last: bool) -> Tensor:
@@ -130,9 +129,12 @@ class GraphLayer:
 class PastStore:
     """Stands in for the store of a group, and keeps nothing: `new` is what should be kept."""
 
+    shortens = True
+    """Whether the last layer may attend for the last token only."""
+
     def __init__(self, layout: Past, past: Any, last: bool):
         self.layout, self.past, self.last, self.n_heads = layout, past, last, layout.n_heads
-        self.new: Tensor
+        self.new: Any
 
     def watched(self) -> int:
         """Nobody looks at the queries."""
@@ -157,12 +159,12 @@ class PastStore:
         past, new = (torch.where(part, 0.0, least).to(dtype) for part in seen(step, step.queries(self.last), n_slots))
         return past, new
 
-    def _full_seen(self, step: GraphStep, queries: Tensor, n_slots: int) -> tuple[Tensor, Tensor]:
+    def _full_seen(self, step: GraphStep, queries: Tensor, n_slots: Any) -> tuple[Tensor, Tensor]:
         past, new = torch.arange(n_slots, device=step.device), step.new_columns()
         before = (past < step.n_past) & (past >= step.first) & (queries >= 0)
         return before, (new <= queries) & ((new >= step.first) | (new == queries))  # padding sees itself: no NaN
 
-    def _ring_seen(self, step: GraphStep, queries: Tensor, n_slots: int) -> tuple[Tensor, Tensor]:
+    def _ring_seen(self, step: GraphStep, queries: Tensor, n_slots: Any) -> tuple[Tensor, Tensor]:
         """Sinks are seen in their own slots, and not in the ring."""
         windows = torch.tensor(self.layout.windows, device=step.device)[:, None, None]
         far, sinks, newest = queries - windows, self.layout.sinks, step.n_past - 1

@@ -1,4 +1,8 @@
-"""The layers of a pruned GPT-NeoX: attention by groups of heads, and the MLP."""
+"""The layers of a pruned GPT-NeoX: attention by groups of heads, and the MLP.
+
+`cache` is the LayerCache of a layer or None; in a graph (`functional.py`) something that stands in for it, and numbers
+of tokens may be symbols.
+"""
 
 from functools import partial
 from typing import Any
@@ -10,7 +14,6 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import pick_sinks, see_all, see_window
-from .cache import LayerCache
 from .configuration import PrunedGPTNeoXConfig
 from .linear import FastLinear
 from .policies import QueryFacts
@@ -40,7 +43,7 @@ class PrunedAttention(nn.Module):
                 per_head = [self.d_head] if name == "query_mean" else [self.d_head, self.d_head]
                 self.register_buffer(name, torch.zeros(expecting, *per_head))
 
-    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any) -> Tensor:
         """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`."""
         if cache is None:
             return self._write(self._read(hidden, step, n_last), self.dense)
@@ -60,7 +63,7 @@ class PrunedAttention(nn.Module):
         cache.cut(self)
         return self._write(seen, part.dense)
 
-    def _read(self, hidden: Tensor, step: Step, n_last: int) -> list[Tensor]:
+    def _read(self, hidden: Tensor, step: Step, n_last: Any) -> list[Tensor]:
         """What each group sees without a cache."""
         query, kv = self._project(hidden, step, n_last, self)
         seen, start, dropout = [], 0, self.dropout if self.training else 0.0
@@ -78,7 +81,7 @@ class PrunedAttention(nn.Module):
         z = seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
         return dense(z.transpose(1, 2).flatten(2))
 
-    def _shown(self, place: int, cache: LayerCache) -> Watched:
+    def _shown(self, place: int, cache: Any) -> Watched:
         """What the store of a group may look at beside its queries."""
         assert cache.residual is not None
         return Watched(self._facts(place), cache.residual, partial(self._w_o, place))
@@ -102,7 +105,7 @@ class PrunedAttention(nn.Module):
         columns = slice(before * self.d_head, (before + len(self.groups[place].heads)) * self.d_head)
         return self.dense.weight.detach()[:, columns].T.unflatten(0, (-1, self.d_head))
 
-    def _project(self, hidden: Tensor, step: Step, n_last: int, part: Any) -> tuple[Tensor, Tensor]:
+    def _project(self, hidden: Tensor, step: Step, n_last: Any, part: Any) -> tuple[Tensor, Tensor]:
         """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D.
 
         `part` has the projection of the heads that are computed: the layer itself, or its Slices.
@@ -144,7 +147,7 @@ class NoHeads(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any) -> Tensor:
         """The same for every token."""
         return self.bias
 
@@ -188,7 +191,7 @@ class PrunedLayer(GradientCheckpointingLayer):
         self.table: Tensor | None
         self.register_buffer("table", None, persistent=False)
 
-    def forward(self, hidden: Tensor, step: Step, cache: LayerCache | None, n_last: int) -> Tensor:
+    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any) -> Tensor:
         """The residual after this layer, of the last `n_last` tokens."""
         if cache is not None:
             cache.residual = hidden
@@ -206,8 +209,8 @@ class PrunedLayer(GradientCheckpointingLayer):
         return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
 
     def _looked_up(self, step: Step) -> Tensor | None:
-        """The rows of the table for the tokens at hand; not under autograd, whose weights may move on."""
-        if self.table is None or step.tokens is None or torch.is_grad_enabled():
+        """The rows of the table for the tokens at hand; not in training or under autograd, whose weights may move on."""
+        if self.table is None or step.tokens is None or self.training or torch.is_grad_enabled():
             return None
         return F.embedding(step.tokens, self.table)
 

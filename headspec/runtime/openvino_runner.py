@@ -5,7 +5,7 @@
 
 Keys and values lie in buffers of this file's own, which the graph reads where they are; it gives back what is new of
 them. Heads that see every key have a slot for every token, windowed heads a few slots in front for the first tokens and
-a ring for the latest.
+a ring for the latest. In a stateful export the graph keeps all that itself.
 """
 
 import argparse
@@ -28,8 +28,9 @@ class OpenVINODecoder:
     Args:
         folder: Where it is.
         threads: That it may use; 0: as many as OpenVINO thinks best.
-        **settings: More of OpenVINO's settings, which go before those made here: results in float32, and quick single
-            answers. With `INFERENCE_PRECISION_HINT="bf16"` processors that can do so compute in half precision.
+        **settings: More of OpenVINO's settings, which go before those made here: all in float32, and quick single
+            answers. `INFERENCE_PRECISION_HINT="bf16"`: processors that can do so compute in half precision.
+            `KV_CACHE_PRECISION="u8"`: a stateful graph rounds its keys and values.
     """
 
     def __init__(self, folder: Path | str, threads: int = 0, **settings: Any):
@@ -39,13 +40,16 @@ class OpenVINODecoder:
         if not (self.folder / CONFIG).is_file():
             raise FileNotFoundError(f"{self.folder} has no {CONFIG}: export a model there with --to openvino.")
         self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        self.stateful = self.config.get("stateful", False)
         self.groups = [group for layer in self.config["layers"] for group in layer]
-        wanted = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **settings}
+        exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+        wanted = {"PERFORMANCE_HINT": "LATENCY", **exact, **settings}
         if threads:
             wanted["INFERENCE_NUM_THREADS"] = threads
-        self._tensor = openvino.Tensor
         self._request = openvino.Core().compile_model(str(self.folder / MODEL), "CPU", wanted).create_infer_request()
         self.buffers: list[np.ndarray] = []
+        self._rows = np.zeros(0, np.int32)
+        """Of the last step, from which each row goes on."""
         self.forget()
 
     def start(self, expected: int, starts: Sequence[int] = (0,)) -> None:
@@ -59,17 +63,23 @@ class OpenVINODecoder:
         if not 0 < expected <= context:
             raise ValueError(f"{expected} tokens: this model reads 1 to {context}.")
         self.n_past, self.expected, self.starts = 0, expected, np.asarray(starts, np.int64)
+        if self.stateful:
+            self._request.reset_state()
+            self._rows = np.arange(len(self.starts), dtype=np.int32)
+            return
         self.buffers = [
             np.zeros((2, len(self.starts), group["n_heads"], self._slots(group), self.config["d_head"]), np.float32)
             for group in self.groups
         ]
 
     def _slots(self, group: dict[str, Any]) -> int:
-        return group["sinks"] + min(max(group["windows"]), self.expected) if group["windows"] else self.expected
+        return group["sinks"] + max(group["windows"]) if group["windows"] else self.expected
 
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values, for all rows together."""
+        if self.stateful and self.n_past:
+            return sum(state.state.byte_size for state in self._request.query_state())
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def read(self, tokens: Any) -> np.ndarray:
@@ -91,17 +101,18 @@ class OpenVINODecoder:
             "tokens": tokens, "positions": np.maximum(columns - self.starts[:, None], 0),
             "n_past": np.array(self.n_past, np.int64), "starts": self.starts,
         }  # fmt: skip
-        for number, (group, buffer) in enumerate(zip(self.groups, self.buffers, strict=True)):
+        if self.stateful:
+            given["beam_idx"] = self._rows
+            self._rows = np.arange(len(self.starts), dtype=np.int32)
+        for number, (group, buffer) in enumerate(zip(self.groups, self.buffers, strict=False)):
             for name, part in zip(("keys", "values"), buffer, strict=True):
                 given[f"{name}.{number}"] = self._past(part, group, n_new)
-        self._given = {name: np.asarray(array, order="C") for name, array in given.items()}  # read where they lie
-        for name, array in self._given.items():
-            self._request.set_tensor(name, self._tensor(array, shared_memory=True))
-        self._request.infer()
-        for number, (group, buffer) in enumerate(zip(self.groups, self.buffers, strict=True)):
-            self._keep(buffer, self._request.get_tensor(f"new.{number}").data, group, columns)
+        given = {name: np.asarray(array, order="C") for name, array in given.items()}
+        found = self._request.infer(given, share_inputs=True, share_outputs=True)  # both are read where they lie
+        for number, (group, buffer) in enumerate(zip(self.groups, self.buffers, strict=False)):  # none, with states
+            self._keep(buffer, found[f"new.{number}"], group, columns)
         self.n_past += n_new
-        return self._request.get_tensor("logits").data[:, -1].copy()
+        return found["logits"][:, -1].copy()
 
     def _past(self, part: np.ndarray, group: dict[str, Any], n_new: int) -> np.ndarray:
         """What the graph reads of a buffer: all of it, as it lies; while a prompt is read only what is filled."""
@@ -122,9 +133,12 @@ class OpenVINODecoder:
     def forget(self) -> None:
         """Drop keys and values, and their memory."""
         self.n_past, self.expected, self.starts, self.buffers = 0, 0, np.zeros(0, np.int64), []
+        if self.stateful:
+            self._request.reset_state()
 
     def repeat(self, times: int) -> None:
         """Make `times` rows of every row, side by side."""
+        self._rows = np.arange(len(self.starts), dtype=np.int32).repeat(times)
         self.starts = self.starts.repeat(times)
         self.buffers = [buffer.repeat(times, axis=1) for buffer in self.buffers]
 
@@ -144,7 +158,7 @@ class OpenVINODecoder:
         longest, draw = max(map(len, prompts)), np.random.default_rng(seed)
         starts = [longest - len(prompt) for prompt in prompts]
         padded = np.array([[0] * start + list(prompt) for start, prompt in zip(starts, prompts, strict=True)])
-        self.start(longest + n_new, starts)
+        self.start(longest + n_new - 1, starts)  # the last token is not read
         found: list[list[int]] = [[] for _ in prompts]
         tokens, ends = padded, set(self.config["eos"])
         for _ in range(n_new):

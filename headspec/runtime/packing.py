@@ -55,7 +55,8 @@ def _pack_int8(weight: Tensor, bias: Tensor | None) -> Any:
 
 
 def _int8(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
-    return torch.ops.quantized.linear_dynamic(x.contiguous(), packed, reduce_range=True)
+    found = torch.ops.quantized.linear_dynamic(torch.atleast_2d(x.contiguous()), packed, reduce_range=True)
+    return found.view(*x.shape[:-1], -1)
 
 
 PACKINGS = {

@@ -16,8 +16,8 @@ class Step:
     """Tokens `n_past` … `n_total − 1` of a batch.
 
     Args:
-        n_past: Columns that are in the cache already.
-        n_new: Columns that come now.
+        n_past: Columns that are in the cache already, a number (in a graph a tensor).
+        n_new: Columns that come now, a number (in a graph perhaps a symbol).
         real: `[batch, n_total]`, False on padding; None if nothing is padding.
         rotation: Cosines and sines of the new positions, each `[batch or 1, n_new, rotary dims]`.
         device: Where the masks are needed.
@@ -26,7 +26,7 @@ class Step:
     """
 
     def __init__(
-        self, n_past: int, n_new: int, real: Tensor | None, rotation: tuple, device: Any, tricks: Tricks,
+        self, n_past: Any, n_new: Any, real: Tensor | None, rotation: tuple, device: Any, tricks: Tricks,
         frequencies: Tensor | None = None,
     ):  # fmt: skip
         self.n_past, self.n_new, self.n_total = n_past, n_new, n_past + n_new

@@ -43,7 +43,7 @@ def rates() -> list[Row]:
     return [row("", "read_bytes_s", 24.8e9, **about), row("", "flops", 99.0e9, **about)]
 
 
-def skipped(part: str, why: str, batch: int, context: int) -> Row:
+def skipped(part: str, why: str, batch: int | None, context: int | None) -> Row:
     found = dict.fromkeys(COLUMNS) | MACHINE
     return found | {"part": part, "system": "", "batch": batch, "context": context, "measure": "skipped", "unit": "",
                     "note": why}  # fmt: skip

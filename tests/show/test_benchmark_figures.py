@@ -15,11 +15,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from headspec.measure.report import BenchmarkReport
-from headspec.show.benchmark_bars import roofline, speed
+from headspec.measure.systems.system import Standing
+from headspec.show.benchmark_bars import PALENESS, roofline, speed
 from headspec.show.benchmark_curves import Curve, bytes_curves, least_drawn, reach, time_place
 from headspec.show.benchmark_folder import PAGES, PNGS, save_figures
-from headspec.show.benchmark_look import HIGHLIGHT
-from headspec.show.benchmark_panels import roofline_panels, speed_panels
+from headspec.show.benchmark_look import HIGHLIGHT, STANDING_COLORS, STANDING_ORDER
+from headspec.show.benchmark_panels import MEANINGS, roofline_panels, speed_panels
 from headspec.show.benchmark_quality import quality_vs_bytes, quality_vs_time
 from headspec.show.benchmark_rows import Numbers, Place
 from headspec.show.benchmark_words import RANDOM
@@ -256,3 +257,34 @@ def test_a_cell_of_which_nothing_but_zeros_is_known_is_drawn() -> None:
 def test_figures_and_table_start_without_torch() -> None:
     code = "import sys, headspec.show.benchmark_folder, headspec.show.benchmark_table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Other engines.
+
+
+def with_peers() -> BenchmarkReport:
+    known = full_report(hypothetical=True)
+    return replace(known, rows=(*known.rows, *times("P0 OpenVINO", "peer", "decode", 4, 2000)))
+
+
+def test_a_legend_explains_peers_only_where_there_are_some() -> None:
+    words = "peer: on another engine, or with rounded weights"
+    assert words in all_words(speed(Numbers(with_peers())))
+    assert words not in all_words(speed(Numbers(full_report(hypothetical=True))))
+
+
+def test_peers_have_a_colour_and_a_face_of_their_own() -> None:
+    colors = list(STANDING_COLORS.values())
+    assert colors.count(STANDING_COLORS["peer"]) == 1
+    assert list(PALENESS.values()).count(PALENESS["peer"]) == 1
+
+
+def test_every_standing_has_a_colour_a_place_and_a_meaning() -> None:
+    names = {str(standing) for standing in Standing}
+    assert set(STANDING_COLORS) == set(STANDING_ORDER) == set(MEANINGS) == names
+
+
+def test_peers_are_in_the_figures_and_on_the_pages(tmp_path: Path) -> None:
+    save_figures(with_peers(), tmp_path)
+    assert "P0 OpenVINO" in (tmp_path / "speed.html").read_text()
+    assert "P0 OpenVINO" in all_words(speed(Numbers(with_peers())))

@@ -81,7 +81,7 @@ def test_only_hypothetical_systems_are_marked_in_their_name() -> None:
 
 
 def test_standings_are_those_that_systems_have() -> None:  # written out there, as figures start without torch
-    names = ("REFERENCE", "BASELINE", "CERTIFIED", "HYPOTHETICAL", "CONTROL")
+    names = ("REFERENCE", "BASELINE", "CERTIFIED", "HYPOTHETICAL", "CONTROL", "PEER")
     assert {getattr(benchmark_rows, name) for name in names} == {str(standing) for standing in Standing}
 
 

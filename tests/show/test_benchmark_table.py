@@ -75,6 +75,42 @@ def test_the_head_names_model_machine_threads_versions_and_seed() -> None:
         assert known in head
 
 
+def test_by_hand_what_other_engines_compute_is_a_table_of_its_own() -> None:
+    found = {"CTranslate2": 1.25e-5, "P0 int8": 0.3456}
+    rows = [row(name, "logits_difference", value, "check", "peer") for name, value in found.items()]
+    text = markdown(report([*quality("V", "reference", 1.0, 0.0), *rows]))
+    title = "Logits, beside those of torch in float32"
+    assert table(text, title) == [["system", "largest difference of a logit"], ["CTranslate2", "1.25e-05"],
+                                  ["P0 int8", "0.346"]]  # fmt: skip
+    assert text.index(title) < text.index("## Quality")
+
+
+def test_without_other_engines_there_is_no_such_table() -> None:
+    assert "## Logits" not in markdown(full_report())
+
+
+def test_by_hand_the_speed_up_on_the_same_engine_is_a_column() -> None:
+    about = {"part": "decode", "standing": "peer", "batch": 4, "context": 100}
+    rows = [row(name, "tpot_ms", 8.0, **about) for name in ("P0 OpenVINO", "mine OpenVINO")]
+    rows.append(row("mine OpenVINO", "engine_speedup", 1.5, low=1.25, high=2.0, against="P0 OpenVINO", **about))
+    head, *cells = table(markdown(report(rows)), "Decoding: batch 4, context 100")
+    place = head.index("× the whole model there [95 %]")
+    assert {each[0]: each[place] for each in cells} == {"P0 OpenVINO": "–", "mine OpenVINO": "1.50 [1.25, 2.00]"}
+
+
+def test_who_could_not_take_part_is_a_note() -> None:
+    text = markdown(report([skipped("check", "CTranslate2: it is not installed", None, None)]))
+    assert "- skipped: check: CTranslate2: it is not installed" in text
+
+
+def test_peers_claim_nothing_in_the_headline() -> None:
+    rows = [*quality("mine", "certified", 0.25, 0.1), *quality("mine int8", "peer", 0.25, 0.1)]
+    numbers = Numbers(report(rows))
+    assert [entrant.name for entrant, _ in headlines(numbers)] == ["mine"]
+    (mine,) = [entrant for entrant in numbers.entrants if entrant.name == "mine"]
+    assert equal_bytes(numbers, mine) == []
+
+
 def test_only_certified_names_are_bold_in_tables() -> None:
     names = [cells[0] for cells in table(markdown(full_report(hypothetical=True)), "Quality")]
     bold = [name for name in names if name.startswith("**")]

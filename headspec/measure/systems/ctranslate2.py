@@ -71,6 +71,8 @@ class CTranslate2Reading:
 
     def repeat(self, times: int) -> None:
         """Read the prompt again, in so many rows: it cannot copy a cache."""
+        if not self.prompt:
+            raise HeadspecError("there is nothing to repeat: read a prompt first.")
         prompt, n_read = [row for row in self.prompt for _ in range(times)], self.n_read
         self.forget()
         self.prompt, self.n_read = prompt, n_read
@@ -109,6 +111,7 @@ class CTranslate2Reading:
             )  # fmt: skip
         except Exception as error:
             self._error = error
+        finally:
             self._done.release()
 
     def _on_token(self, step: Any) -> bool:

@@ -33,13 +33,13 @@ def exported(
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such directory. Give one that export_model has written.")
-    plan = _plan_of(folder)
     if (folder / CONFIG).is_file():
         from headspec.measure.systems.openvino import openvino_folder
 
         if isinstance(source, str):
             raise ModelError(f"{folder} is an OpenVINO export: load {source} to compare it with.")
         return openvino_folder(folder, source)
+    plan = _plan_of(folder)
     like = None if isinstance(source, str) else source.identity
     _check_origin(folder, plan, source if isinstance(source, str) else source.name)
     if like is not None:

@@ -57,8 +57,10 @@ class OpenVINOReading:
         self.decoder.forget()
 
 
-def on_openvino(system: System, weights: str = "float32") -> System:
+def on_openvino(system: System, weights: str = "float32", stateful: bool = False) -> System:
     """A model of headspec's runtime as a graph on OpenVINO; made once, however often it is opened.
+
+    With `stateful` it keeps keys and values as OpenVINO's states, as other exporters make it.
 
     Raises:
         MissingPackageError: OpenVINO, or nncf for integers, is not installed.
@@ -69,14 +71,15 @@ def on_openvino(system: System, weights: str = "float32") -> System:
     def made() -> tuple[Any, OpenVINODecoder]:
         model = system.open().model
         with tempfile.TemporaryDirectory() as folder:
-            save_openvino(model, Path(folder), weights)
+            save_openvino(model, Path(folder), weights, stateful)
             decoder = OpenVINODecoder(folder, torch.get_num_threads())
         return (as_integers(model) if weights == "int8" else model), decoder
 
-    kind = " int8" * (weights == "int8")
+    kind = " int8" * (weights == "int8") + " stateful" * stateful
     return system.elsewhere(
-        f"OpenVINO{kind}", f"on OpenVINO{kind}", open=lambda: OpenVINOReading(*made()), engine=ENGINE, exact=not kind
-    )
+        f"OpenVINO{kind}", f"on OpenVINO{kind}", open=lambda: OpenVINOReading(*made()), engine=ENGINE,
+        exact=weights == "float32",
+    )  # fmt: skip
 
 
 def openvino_folder(folder: Path, source: PlainModel) -> System:
