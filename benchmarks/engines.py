@@ -1,6 +1,6 @@
 """CPU time of one decoded token on other engines, pruned and not, interleaved in one process.
 
-    python benchmarks/engines.py [MODEL] [--batch 4] [--context 2000] [--tokens 24] [--plan c] [--threads 1]
+    python benchmarks/engines.py [MODEL] [--batch 1 4] [--context 2000] [--tokens 24] [--plan c] [--threads 1]
 
 V, S and P0 as in decode.py. `compiled`: decoding through torch.compile. `OpenVINO`: headspec's graph, keys and values
 in buffers of the runner; `stateful`: in states of the graph, as other exporters make it. Every engine's logits are
@@ -32,7 +32,7 @@ def main() -> None:
     """Check all sides, measure them token by token in turns; print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="random:pythia-160m")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--context", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=24, help="measured, for each side")
     parser.add_argument("--plan", default="c")
@@ -46,20 +46,28 @@ def main() -> None:
     for name, difference in differences.items():
         if systems[name].exact and not difference <= TOLERANCE:
             raise SystemExit(f"{name} computes something else: logits differ by {difference}")
+    for batch in options.batch:
+        measure(systems, differences, batch, options)
+
+
+def measure(systems: dict[str, System], differences: dict[str, float], batch: int, options: argparse.Namespace) -> None:
+    """A row a side: medians, how many times as fast as V, S, P0 and the whole model on the same engine, KV bytes."""
     running = {name: each.open() for name, each in systems.items()}
-    prompt = torch.randint(0, 50000, (1, options.context))
-    laps = time_decode(running, prompt, options.batch, options.tokens)
+    laps = time_decode(running, torch.randint(0, 50000, (1, options.context)), batch, options.tokens)
     times = {name: summary(found) for name, found in laps.items()}
-    print(f"{options.model}, batch {options.batch}, context {options.context}, {options.tokens} tokens, medians, "
+    print(f"{options.model}, batch {batch}, context {options.context}, {options.tokens} tokens, medians, "
           f"{options.threads} thread(s)\n")  # fmt: skip
     heads = ("CPU ms", 8), ("wall ms", 9), ("× V", 7), ("× S", 7), ("× P0", 7), ("× whole", 9), ("KV MB", 8), ("Δ", 10)
     print(" " * 26 + "".join(f"{word:>{width}}" for word, width in heads))
     for name, each in systems.items():
         cpu = times[name].cpu_ms
         ratios = "".join(f"{times[base].cpu_ms / cpu:7.2f}" for base in ("V", "S", "P0"))
-        whole = f"{times[each.unpruned].cpu_ms / cpu:9.2f}" if each.unpruned in times else f"{'':9}"
+        whole = f"{times[each.unpruned].cpu_ms / cpu:9.2f}" if each.unpruned in times else " " * 9
         delta = f"{differences[name]:10.1e}" if name in differences else ""
-        print(f"{name:26}{cpu:8.1f}{times[name].wall_ms:9.1f}{ratios}{whole}{running[name].kv_bytes / 1e6:8.0f}{delta}")
+        held = f"{running[name].kv_bytes / 1e6:8.0f}"
+        print(f"{name:26}{cpu:8.1f}{times[name].wall_ms:9.1f}{ratios}{whole}{held}{delta}", flush=True)
+        running[name].forget()
+    print()
 
 
 def sides(source: object, plan: str, integers: bool) -> Iterator[System]:

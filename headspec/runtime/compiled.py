@@ -73,10 +73,8 @@ class CompiledDecoding:
         for module in self.model.modules():
             if isinstance(module, FastLinear) and module.weight.device.type == "cpu":
                 module.lay_out()
-        layout = layout_of(self.model.config)
-        return torch.compile(
-            _own(in_place)(PureStep(self.model, layout), layout), **{"fullgraph": True, **self.options}
-        )
+        layout, options = layout_of(self.model.config), {"fullgraph": True, **self.options}
+        return torch.compile(_own(in_place)(PureStep(self.model, layout), layout), **options)
 
 
 def in_place(function: PureStep, layout: list[list[Past]]) -> Callable[..., Tensor]:

@@ -209,7 +209,7 @@ class PrunedLayer(GradientCheckpointingLayer):
         return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
 
     def _looked_up(self, step: Step) -> Tensor | None:
-        """The rows of the table for the tokens at hand; not in training or under autograd, whose weights may move on."""
+        """The rows of the table for the tokens at hand; not in training or under autograd: weights may move on."""
         if self.table is None or step.tokens is None or self.training or torch.is_grad_enabled():
             return None
         return F.embedding(step.tokens, self.table)
