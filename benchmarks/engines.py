@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from pruned_models import load
 
+from headspec.load.plain import PlainModel
 from headspec.measure.check import TOLERANCE, logits_difference
 from headspec.measure.hypothetical import hypothetical_plan
 from headspec.measure.speed import summary, time_decode
@@ -38,10 +39,11 @@ def main() -> None:
     parser.add_argument("--plan", default="c")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--int8", action="store_true", help="integer weights, too")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     source = load(options.model)
-    systems = {system.name: system for system in sides(source, options.plan, options.int8)}
+    systems = {system.name: system for system in sides(source, options)}
     differences = {name: logits_difference(source, each) for name, each in systems.items() if each.engine}
     for name, difference in differences.items():
         if systems[name].exact and not difference <= TOLERANCE:
@@ -70,15 +72,16 @@ def measure(systems: dict[str, System], differences: dict[str, float], batch: in
     print()
 
 
-def sides(source: object, plan: str, integers: bool) -> Iterator[System]:
+def sides(source: PlainModel, options: argparse.Namespace) -> Iterator[System]:
     """What is compared."""
-    whole = unpruned(source)
-    pruned = planned(source, hypothetical_plan(source, plan), plan, f"plan {plan}", Standing.HYPOTHETICAL)
-    yield from (transformers_default(source), static_cache(source), whole, pruned)
-    yield from (compiled_static(source), on_ctranslate2(source))
-    for each in (whole, pruned):
-        yield from (compiled(each), on_openvino(each), on_openvino(each, stateful=True))
-        if integers:
+    plan = hypothetical_plan(source, options.plan)
+    own = (unpruned(source), planned(source, plan, options.plan, f"plan {options.plan}", Standing.HYPOTHETICAL))
+    yield from (transformers_default(source), static_cache(source), *own, on_ctranslate2(source))
+    if not options.no_compile:
+        yield from (compiled_static(source), *map(compiled, own))
+    for each in own:
+        yield from (on_openvino(each), on_openvino(each, stateful=True))
+        if options.int8:
             yield from (with_weights(each, "int8"), on_openvino(each, "int8"), with_weights(each, "bfloat16"))
 
 

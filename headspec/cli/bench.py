@@ -116,7 +116,7 @@ def _together(options: dict[str, Any], only: tuple[str, ...]) -> "tuple[Benchmar
     plans = tuple(filter(None, chosen.hypothetical.split(",")))
     lineup = Lineup(
         tuple(chosen.pruned or ()), tuple(chosen.plan or ()), _shares(shares), searched, plans, chosen.peers,
-        tuple(filter(None, chosen.weights.split(","))), only,
+        tuple(filter(None, (part.strip() for part in chosen.weights.split(",")))), only,
     )  # fmt: skip
     return benchmark(
         loaded, lineup, _grid(chosen, loaded.identity.context), quick=chosen.quick, out=chosen.out,

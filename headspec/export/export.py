@@ -159,6 +159,11 @@ def _target(to: Target | str) -> Target:
 
 def _check_plan(plan: HeadPlan, target: Target) -> None:
     windowed, compressed = plan.heads(Window), plan.heads(Compress)
+    if target is Target.OPENVINO and compressed:
+        raise HeadspecError(
+            f"this plan cannot go to OpenVINO: {len(compressed)} of its heads are compressed, and no graph can choose "
+            "keys. Export it with to='hf'."
+        )
     if target is Target.DENSE_TWIN and (windowed or compressed):
         warnings.warn(
             f"a dense twin cannot hold windows or compressed caches: the {len(windowed)} windowed and "

@@ -207,10 +207,12 @@ class _Run:
     @property
     def timed(self) -> list[Contender]:
         """Those that are not judged by quality only, and compute what they should."""
-        return [
-            each for each in self.contenders
-            if each.timed and not differs(each, self.log.finished.get(_check(each).name, {}).get("rows", ()))
-        ]  # fmt: skip
+        return [each for each in self.contenders if each.timed and not self._differs(each)]
+
+    def _differs(self, contender: Contender) -> str:
+        if self.source.identity.device == "meta":
+            return ""
+        return differs(contender, self.log.finished.get(_check(contender).name, {}).get("rows", ()))
 
     def wrong(self, name: str, rows: Sequence[Row]) -> str:
         """What the rows of its check say against a system; empty if nothing."""
@@ -226,8 +228,8 @@ class _Run:
             yield from self._timed_cells(self.grid, self.timed)
         grid = self.grid
         for contender in self.contenders if self.tokens is not None else ():
-            if contender.engine and contender.exact:
-                continue  # the same logits, so the same quality
+            if contender.engine and (contender.exact or self._differs(contender)):
+                continue  # the same logits, so the same quality; or none
             cell = Cell("quality", context=grid.workload.n_prompt, n_new=grid.workload.n_new, system=contender.name)
             counts = {"n_repeats": grid.n_repeats, "n_needles": grid.n_needles}
             yield cell, partial(
@@ -263,10 +265,11 @@ class _Run:
         each = [
             decode_bytes(plan, config.intermediate_size, config.vocab_size, cell.batch, length, width) for plan in plans
         ]
+        copies = sum(1.0 if contender.engine else OWN_WEIGHTS for contender in self.timed)
         held = [cell.batch * kv_bytes_held(plan, cell.context, cell.n_new or 0, width) for plan in plans]
         caches = sum(held) if cell.part == "decode" else 0
         wanted = caches + max(whole - own for whole, own in zip(each, held, strict=True)) + round(
-            OWN_WEIGHTS * weights * len(plans)
+            copies * weights
         )  # fmt: skip
         if fits(wanted, "cpu" if known.device == "meta" else known.device):
             return ""

@@ -158,11 +158,8 @@ def _times(
         yield cell.row(system, f"{word}_ms", times.wall_ms, n=n)
         yield cell.row(system, f"{word}_p95_ms", times.wall_p95_ms, n=n)
         yield cell.row(system, f"{word}_cpu_ms", times.cpu_ms, n=n)
-        yield cell.row(system, "bound_ms", bounds[name])
         clock = times.cpu_ms if on_cpu and torch.get_num_threads() == 1 else times.wall_ms  # as the rates were measured
-        yield cell.row(system, "roofline_share", bounds[name] / clock)
-        if "P0" in bounds:
-            yield cell.row(system, "pruning_bound", pruning_bound(bounds["P0"], bounds[name]), against="P0")
+        yield from _bound_rows(cell, system, bounds, clock)
         for base in (base for base in REFERENCES if base in laps and base != name):
             for measure, kind in (("speedup", "wall_ms"), ("speedup_cpu", "cpu_ms"))[: 2 if on_cpu else 1]:
                 before, own = (
@@ -172,6 +169,17 @@ def _times(
         if (base := system.unpruned) in laps and base != name:
             before, own = ([[lap.wall_ms for lap in found[who]] for found in openings] for who in (base, name))
             yield cell.row(system, "engine_speedup", ratio_over_openings(before, own, seed), n=n, against=base)
+
+
+def _bound_rows(cell: Cell, system: System, bounds: Mapping[str, float], clock_ms: float) -> Iterator[Row]:
+    """What the roofline says; not of rounded weights, whose rates were not measured."""
+    if not system.exact:
+        return
+    bound = bounds[system.name]
+    yield cell.row(system, "bound_ms", bound)
+    yield cell.row(system, "roofline_share", bound / clock_ms)
+    if "P0" in bounds:
+        yield cell.row(system, "pruning_bound", pruning_bound(bounds["P0"], bound), against="P0")
 
 
 def quality_rows(
@@ -279,13 +287,22 @@ def _prefill_and_decode(running: Running, workload: Workload, batch: int) -> Non
 def check_rows(cell: Cell, source: PlainModel, contender: Contender, seed: int) -> Iterator[Row]:
     """Whether a system on another engine computes what it should."""
     system = contender.make(Workload(PROMPT, NEW))
-    yield cell.row(system, "logits_difference", logits_difference(source, system, seed), against="float32 on torch")
+    try:
+        difference = logits_difference(source, system, seed)
+    except Exception as error:  # of whatever engine: the others go on
+        yield cell.skipped(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return
+    yield cell.row(system, "logits_difference", difference, against="float32 on torch")
 
 
 def differs(contender: Contender, rows: Sequence[Mapping[str, Any]]) -> str:
     """Why the times of a system do not count, from the rows of its check; empty if they do."""
+    if not contender.engine:
+        return ""
     found = [row["value"] for row in rows if row["measure"] == "logits_difference"]
-    if not contender.exact or all(value is not None and value <= TOLERANCE for value in found):
+    if not found:
+        return f"{contender.name} failed: {next((row['note'] for row in rows), 'its check gave nothing')}"
+    if not contender.exact or (found[0] is not None and found[0] <= TOLERANCE):
         return ""
     return f"{contender.name} computes something else: its logits differ by {found[0]}, more than {TOLERANCE}"
 
@@ -294,7 +311,9 @@ def size_rows(cell: Cell, contenders: Sequence[Contender], workload: Workload, r
     """Weight bytes of every timed system, and what the machine can do."""
     for contender in contenders:
         system = contender.make(workload)
-        yield cell.row(system, "weight_bytes", weight_bytes(system.open().model))
+        running = system.open()
+        held = getattr(running, "weight_bytes", None)  # of what has weights of its own kind
+        yield cell.row(system, "weight_bytes", weight_bytes(running.model) if held is None else held)
     for measure, value in (("read_bytes_s", rates.read_bytes_s), ("flops", rates.flops_s)):
         yield cell.row(contenders[0], measure, value) | {"system": "", "standing": "", "label": "this machine"}
 

@@ -12,8 +12,8 @@ from headspec.measure.systems.transformers_default import transformers_default
 TOLERANCE = 1e-3
 """Largest difference of a logit at which float32 engines count as equal. They come to 1e-5 where logits are of the size
 of 10; a wrong rotation or mask makes 0.1 and more."""
-PROMPT, NEW, ROWS = 64, 16, 2
-"""Tokens and rows on which it is looked at; both cut to the model's context."""
+PROMPT, NEW, ROWS = 300, 16, 2
+"""Tokens and rows on which it is looked at, cut to the model's context; longer than the runner's chunks."""
 
 Written = tuple[Int[Tensor, "batch n_new"], Float[Tensor, "batch n_new vocabulary"]]
 

@@ -119,8 +119,9 @@ def throughput(laps: Sequence[Lap], batch: int) -> float:
 
 
 def device_of(system: Running) -> str:
-    """Where a system computes."""
-    return str(next(system.model.parameters()).device)
+    """Where a system computes; on the CPU where `model` only says what is computed."""
+    device = str(next(system.model.parameters()).device)
+    return "cpu" if device == "meta" else device
 
 
 def _order(running: Mapping[str, Running], number: int) -> list[str]:

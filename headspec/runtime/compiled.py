@@ -36,6 +36,8 @@ class CompiledDecoding:
             return False
         if torch.is_grad_enabled() or self.model.training or not isinstance(cache, PrunedCache):
             return False
+        if cache.policy is not None:
+            return False
         stores = [store for layer in cache.layers for store in layer.stores]
         plain = all(type(store) in (FullStore, RingStore) and store.buffer is not None for store in stores)
         return plain and cache.get_seq_length() > 0 and _left_padded(cache.real)

@@ -146,8 +146,8 @@ class PastStore:
         name = ("past", self.layout[1:], self.last)
         past_bias, new_bias = step.once(name, lambda: self._biases(step, query.dtype))
         query = query * query.shape[-1] ** -0.5
-        before = product(query, self.past[0].transpose(-1, -2)) + past_bias
-        now = product(query, kv[0].transpose(-1, -2)) + new_bias
+        before = product(query, self.past[0], across=True) + past_bias
+        now = product(query, kv[0], across=True) + new_bias
         pattern = torch.cat((now, before), dim=-1).softmax(-1, dtype=torch.float32).to(kv.dtype)
         n_new = kv.shape[3]
         return product(pattern[..., :n_new], kv[1]) + product(pattern[..., n_new:], self.past[1])
@@ -176,7 +176,12 @@ class PastStore:
         return torch.cat((in_front, in_ring), dim=-1), now
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """Matrix products of `[batch, head, …]` in the form that every engine takes to its quickest kernel."""
-    flat = torch.bmm(left.flatten(0, 1), right.flatten(0, 1))
+def product(left: Tensor, right: Tensor, across: bool = False) -> Tensor:
+    """Matrix products of `[batch, head, …]`, with the transpose of the right one if `across`.
+
+    In the form that every engine takes to its quickest kernel: OpenVINO does not see through a transpose that comes
+    before the heads are made one dimension, and then copies all keys (three times as long, docs/engines.md).
+    """
+    rows, columns = left.flatten(0, 1), right.flatten(0, 1)
+    flat = torch.bmm(rows, columns.transpose(1, 2) if across else columns)
     return flat.unflatten(0, (left.shape[0], left.shape[1]))

@@ -208,6 +208,10 @@ class PrunedLayer(GradientCheckpointingLayer):
         hidden = hidden + written
         return hidden + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
 
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        self.table = None  # it belongs to the weights that go
+        super()._load_from_state_dict(*arguments, **options)
+
     def _looked_up(self, step: Step) -> Tensor | None:
         """The rows of the table for the tokens at hand; not in training or under autograd: weights may move on."""
         if self.table is None or step.tokens is None or self.training or torch.is_grad_enabled():

@@ -30,10 +30,10 @@ class FastLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x Wᵀ + b`: `[..., n_inputs]` to `[..., n_outputs]`."""
-        if torch.compiler.is_compiling():  # whatever runs the graph has tricks of its own
-            return F.linear(x, self.weight, self.bias)
         if self.packing is not None:
             return self.packing.call(x, self.packed, self.bias)
+        if torch.compiler.is_compiling():  # whatever runs the graph has tricks of its own
+            return F.linear(x, self.weight, self.bias)
         if not self._serves(x):
             return F.linear(x, self.weight, self.bias)
         self.lay_out()

@@ -44,6 +44,7 @@ class PrunedGPTNeoXModel(PrunedPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the embedding."""
         self.embed_in = value
+        self.layers[0].register_buffer("table", None, persistent=False)  # it belongs to the embedding before
 
     def make_cache(self, policy: Any = None, *, expected: int = 0, prompt: int = 0) -> PrunedCache:
         """An empty KV cache; `expected` tokens, padding included, get their room at once."""
@@ -236,7 +237,8 @@ class PrunedGPTNeoXForCausalLM(Faster, PrunedPreTrainedModel, GenerationMixin):
             logits_to_keep: Only the logits of so many last tokens (0: of all), or of these places.
         """
         beyond = {"labels": labels, "inputs_embeds": inputs_embeds, "output_attentions": output_attentions,
-                  "output_hidden_states": output_hidden_states or self.config.output_hidden_states}  # fmt: skip
+                  "output_hidden_states": output_hidden_states or self.config.output_hidden_states,
+                  "places": logits_to_keep if isinstance(logits_to_keep, Tensor) else None}  # fmt: skip
         if self.compiled is not None and self.compiled.serves(input_ids, past_key_values, beyond):
             logits = self.compiled.step(input_ids, attention_mask, position_ids, past_key_values)
             return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)

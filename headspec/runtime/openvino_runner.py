@@ -46,7 +46,7 @@ class OpenVINODecoder:
         wanted = {"PERFORMANCE_HINT": "LATENCY", **exact, **settings}
         if threads:
             wanted["INFERENCE_NUM_THREADS"] = threads
-        self._request = openvino.Core().compile_model(str(self.folder / MODEL), "CPU", wanted).create_infer_request()
+        self._compiled = openvino.Core().compile_model(str(self.folder / MODEL), "CPU", wanted)
         self.buffers: list[np.ndarray] = []
         self._rows = np.zeros(0, np.int32)
         """Of the last step, from which each row goes on."""
@@ -62,9 +62,9 @@ class OpenVINODecoder:
         context = self.config["context"]
         if not 0 < expected <= context:
             raise ValueError(f"{expected} tokens: this model reads 1 to {context}.")
-        self.n_past, self.expected, self.starts = 0, expected, np.asarray(starts, np.int64)
+        self.forget()
+        self.expected, self.starts = expected, np.asarray(starts, np.int64)
         if self.stateful:
-            self._request.reset_state()
             self._rows = np.arange(len(self.starts), dtype=np.int32)
             return
         self.buffers = [
@@ -90,6 +90,9 @@ class OpenVINODecoder:
             raise ValueError(
                 f"tokens of shape {tokens.shape}: start() was told of {rows} rows, and has room for {room} more tokens."
             )
+        known = self.config["vocabulary"]
+        if tokens.min() < 0 or tokens.max() >= known:
+            raise ValueError(f"token ids from {tokens.min()} to {tokens.max()}: want 0 to {known - 1}.")
         for first in range(0, tokens.shape[1], CHUNK):
             logits = self._step(tokens[:, first : first + CHUNK])
         return logits
@@ -133,8 +136,7 @@ class OpenVINODecoder:
     def forget(self) -> None:
         """Drop keys and values, and their memory."""
         self.n_past, self.expected, self.starts, self.buffers = 0, 0, np.zeros(0, np.int64), []
-        if self.stateful:
-            self._request.reset_state()
+        self._request = self._compiled.create_infer_request()  # the old one keeps what it was given
 
     def repeat(self, times: int) -> None:
         """Make `times` rows of every row, side by side."""

@@ -32,7 +32,7 @@ def compiled_static(source: PlainModel) -> System:
     @cache
     def made() -> tuple[Any, Any]:
         model = with_sdpa(source)
-        return model, torch.compile(model.forward, fullgraph=True)
+        return model, torch.compile(model.forward, fullgraph=True, dynamic=False)
 
     label = "transformers with a StaticCache, decoding through torch.compile"
     return System("S compiled", label, Standing.PEER, lambda: CompiledStaticReading(*made()), engine=ENGINE)
@@ -44,7 +44,7 @@ def compiled(system: System) -> System:
     @cache
     def model() -> Any:
         made = system.open().model
-        made.compile_decoding()
+        made.compile_decoding(dynamic=False)  # each cell has a graph of its own size, whatever was run before
         return made
 
     return system.elsewhere(

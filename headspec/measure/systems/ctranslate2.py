@@ -31,7 +31,7 @@ class CTranslate2Reading:
 
     def __init__(self, model: Any, generator: Any):
         self.model, self.generator = model, generator
-        self.n_read, self.prompt = 0, list[list[str]]()
+        self.n_read, self.expected, self.prompt = 0, 0, list[list[str]]()
         self._clear()
 
     @property
@@ -43,6 +43,9 @@ class CTranslate2Reading:
     def start(self, prompt: int, expected: int, batch: int = 1) -> None:
         """Forget everything."""
         self.forget()
+        context = self.model.config.max_position_embeddings
+        if not 0 < prompt <= expected <= context:
+            raise HeadspecError(f"prompt={prompt}, expected={expected}: want at most the model's context of {context}.")
         self.expected = expected
 
     def greedy(
@@ -71,8 +74,8 @@ class CTranslate2Reading:
 
     def repeat(self, times: int) -> None:
         """Read the prompt again, in so many rows: it cannot copy a cache."""
-        if not self.prompt:
-            raise HeadspecError("there is nothing to repeat: read a prompt first.")
+        if not self.prompt or self.n_read > len(self.prompt[0]):
+            raise HeadspecError("there is nothing to repeat: read a prompt first, and nothing after it.")
         prompt, n_read = [row for row in self.prompt for _ in range(times)], self.n_read
         self.forget()
         self.prompt, self.n_read = prompt, n_read
@@ -157,7 +160,10 @@ def on_ctranslate2(source: PlainModel) -> System:
             )
         return model, generator
 
-    label = "the original on CTranslate2, float32"
+    label = (
+        f"the original on CTranslate2 {ctranslate2.__version__}, float32; it also chooses each token, and calls back "
+        "to be timed"
+    )
     return System("CTranslate2", label, Standing.PEER, lambda: CTranslate2Reading(*made()), engine=ENGINE)
 
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from headspec.load.plain import PlainModel
 from headspec.measure.systems.reduced import as_integers
 from headspec.measure.systems.system import Standing, System
 from headspec.plan.plan import HeadPlan
-from headspec.runtime.openvino_runner import CONFIG, OpenVINODecoder
+from headspec.runtime.openvino_runner import CONFIG, MODEL, OpenVINODecoder
 
 ENGINE = "OpenVINO"
 
@@ -27,8 +28,8 @@ ENGINE = "OpenVINO"
 class OpenVINOReading:
     """Reads through an OpenVINODecoder; `model` only says what is computed."""
 
-    def __init__(self, model: Any, decoder: OpenVINODecoder):
-        self.model, self.decoder = model, decoder
+    def __init__(self, model: Any, decoder: OpenVINODecoder, weight_bytes: int):
+        self.model, self.decoder, self.weight_bytes = model, decoder, weight_bytes
 
     @property
     def kv_bytes(self) -> int:
@@ -57,6 +58,10 @@ class OpenVINOReading:
         self.decoder.forget()
 
 
+def _weight_bytes(folder: Path) -> int:
+    return (folder / MODEL).with_suffix(".bin").stat().st_size
+
+
 def on_openvino(system: System, weights: str = "float32", stateful: bool = False) -> System:
     """A model of headspec's runtime as a graph on OpenVINO; made once, however often it is opened.
 
@@ -68,18 +73,19 @@ def on_openvino(system: System, weights: str = "float32", stateful: bool = False
     check_openvino(weights)
 
     @cache
-    def made() -> tuple[Any, OpenVINODecoder]:
+    def made() -> tuple[Any, OpenVINODecoder, int]:
         model = system.open().model
         with tempfile.TemporaryDirectory() as folder:
             save_openvino(model, Path(folder), weights, stateful)
-            decoder = OpenVINODecoder(folder, torch.get_num_threads())
-        return (as_integers(model) if weights == "int8" else model), decoder
+            decoder = OpenVINODecoder(folder, torch.get_num_threads(), ENABLE_MMAP=False)  # the folder goes
+            size = _weight_bytes(Path(folder))
+        return (as_integers(model) if weights == "int8" else model), decoder, size
 
     kind = " int8" * (weights == "int8") + " stateful" * stateful
+    words = f"on OpenVINO {version('openvino')}{kind}"
     return system.elsewhere(
-        f"OpenVINO{kind}", f"on OpenVINO{kind}", open=lambda: OpenVINOReading(*made()), engine=ENGINE,
-        exact=weights == "float32",
-    )  # fmt: skip
+        f"OpenVINO{kind}", words, open=lambda: OpenVINOReading(*made()), engine=ENGINE, exact=weights == "float32"
+    )
 
 
 def openvino_folder(folder: Path, source: PlainModel) -> System:
@@ -97,11 +103,14 @@ def openvino_folder(folder: Path, source: PlainModel) -> System:
     integers = config["weights"] == "int8"
 
     @cache
-    def made() -> tuple[Any, OpenVINODecoder]:
+    def made() -> tuple[Any, OpenVINODecoder, int]:
         model = pruned_model(source.huggingface, plan)
-        return (as_integers(model) if integers else model), OpenVINODecoder(folder, torch.get_num_threads())
+        decoder = OpenVINODecoder(folder, torch.get_num_threads())
+        return (as_integers(model) if integers else model), decoder, _weight_bytes(folder)
 
-    standing = Standing.CERTIFIED if plan.certificate and not integers else Standing.HYPOTHETICAL
+    standing = Standing.HYPOTHETICAL
+    if plan.certificate:
+        standing = Standing.PEER if integers else Standing.CERTIFIED
     return System(
         folder_name(str(folder)), f"OpenVINO export {folder}{', int8' * integers}", standing,
         lambda: OpenVINOReading(*made()), plan, folder, ENGINE, exact=not integers,
