@@ -9,6 +9,7 @@ Targets: OpenVINO at batch 4, c ≥ 1.7 P0; batch 1, c compiled ≥ 1.15 c.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -55,6 +56,7 @@ def main() -> None:
 def measure(systems: dict[str, System], differences: dict[str, float], batch: int, options: argparse.Namespace) -> None:
     """A row a side: medians, how many times as fast as V, S, P0 and the whole model on the same engine, KV bytes."""
     running = {name: each.open() for name, each in systems.items()}
+    print(f"measuring batch {batch}", file=sys.stderr)
     laps = time_decode(running, torch.randint(0, 50000, (1, options.context)), batch, options.tokens)
     times = {name: summary(found) for name, found in laps.items()}
     print(f"{options.model}, batch {batch}, context {options.context}, {options.tokens} tokens, medians, "

@@ -24,6 +24,7 @@ from headspec.measure.report import BenchmarkReport
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.system import Standing, System
 from headspec.measure.systems.unpruned import unpruned
+from headspec.measure.timing import Lap
 from headspec.plan.workload import Workload
 
 WINDOWS = {"L0H0": "mean", "L0H2": "window:5+2"}
@@ -213,15 +214,11 @@ def test_the_whole_model_on_the_same_engine_is_what_a_plan_is_compared_with(tmp_
 
 
 def test_by_hand_the_speed_up_on_an_engine_is_the_ratio_of_times() -> None:
-    class Lap:
-        def __init__(self, wall_ms: float):
-            self.wall_ms = self.cpu_ms = wall_ms
-
     own, whole = elsewhere(mine()), elsewhere(unpruned(tiny()))
     systems = {each.name: each for each in (whole, own)}
-    laps = {"P0 abacus": [Lap(6.0)] * 4, "mine abacus": [Lap(4.0)] * 4}
+    laps = {"P0 abacus": [Lap(6.0, 6.0)] * 4, "mine abacus": [Lap(4.0, 4.0)] * 4}
     bounds, devices = dict.fromkeys(systems, 1.0), dict.fromkeys(systems, "cuda")
-    rows = list(cells._times(cells.Cell("decode", 1, 20), systems, [laps], "tpot", bounds, devices, 0))  # type: ignore[dict-item, list-item]
+    rows = list(cells._times(cells.Cell("decode", 1, 20), systems, [laps], "tpot", bounds, devices, 0))
     assert [(row["system"], row["value"]) for row in rows if row["measure"] == "engine_speedup"] == [
         ("mine abacus", pytest.approx(1.5))]  # fmt: skip
 
