@@ -6,10 +6,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side, and threads of small models wait for each other
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import pytest
 
 if TYPE_CHECKING:
@@ -54,3 +56,23 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def unchecked() -> Iterator[None]:
+    """Without runtime type checks, which torch.compile cannot trace, and which know nothing of a graph's stand-ins."""
+    kinds = {
+        kind
+        for name, module in list(sys.modules.items())
+        if name.startswith("headspec.runtime.")
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__.startswith("headspec.runtime.")
+    }
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in kinds:
+            for name, method in list(vars(kind).items()):
+                if "jaxtyping" in getattr(getattr(method, "__code__", None), "co_filename", ""):
+                    patch.setattr(kind, name, method.__wrapped__)
+        yield
+    jaxtyping.config.update("jaxtyping_disable", False)

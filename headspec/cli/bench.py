@@ -237,7 +237,7 @@ def print_benchmark(report: "BenchmarkReport") -> None:
             _print_part(inside, SHOWN[part], title)
     for row in frame[frame.measure == "skipped"].itertuples():
         where = " ".join(f"{name} {size:.0f}" for name, size in (("batch", row.batch), ("context", row.context))
-                         if size == size)  # fmt: skip
+                         if size is not None and size == size)  # fmt: skip
         output.print(f"skipped: {row.part} {where}: {row.note}", style="yellow", markup=False)
     output.print(
         "V, S: transformers with its default and its static cache. P0: headspec's runtime, nothing pruned. bound: the "
