@@ -10,21 +10,13 @@ from headspec.errors import HeadspecError
 from headspec.load.identity import Identity
 from headspec.load.plain import PlainModel
 from headspec.measure.bound import Rates, measure_rates
-from headspec.measure.cells import (
-    Cell,
-    Row,
-    check_rows,
-    decode_rows,
-    differs,
-    memory_rows,
-    paired_rows,
-    prefill_rows,
-    quality_rows,
-    size_rows,
-)
+from headspec.measure.cell import Cell, Row
+from headspec.measure.cells import decode_rows, paired_rows, prefill_rows, quality_rows, size_rows
+from headspec.measure.check import check_rows, differs
 from headspec.measure.contenders import Contender
 from headspec.measure.machine import this_machine
 from headspec.measure.memory import decode_bytes, fits
+from headspec.measure.memory_cells import memory_rows
 from headspec.measure.peers import Absent
 from headspec.measure.report import BENCHMARK, SKIPPED, TABLE, BenchmarkReport
 from headspec.plan.make import plan_heads
@@ -138,9 +130,8 @@ def run_benchmark(
     stage("measuring bandwidth and multiplication rate")
     run = _Run(source, contenders, grid, tokens, _rates(log, device, source), seed, load or {}, log)
     if absent or ABSENT in log.finished:  # who was absent may have come since
-        log.append(
-            {"key": ABSENT, "rows": _finished([Cell("check").skipped(_words(each)) for each in absent], machine)}
-        )
+        rows = [Cell("check").skipped(f"{each.name}: {each.why}") for each in absent]
+        log.append({"key": ABSENT, "rows": _finished(rows, machine)})
     for cell, find in run.cells():
         if cell.name in log.finished:
             continue
@@ -149,7 +140,7 @@ def run_benchmark(
         rows = [cell.skipped(why)] if why else list(find())
         if cell.part == "check" and (wrong := run.wrong(cell.system, rows)):
             stage(f"NOT TIMED: {wrong}")
-            rows.append(cell.skipped(wrong))
+            rows = [row for row in rows if row["measure"] != "skipped"] + [cell.skipped(wrong)]
         if cell.words:
             stage(f"NOISY {cell.name}: {len(cell.words)} of {len(run.timed)} systems; {cell.words[0]}")
         log.append({"key": SKIPPED * bool(why) + cell.name, "rows": _finished(rows, machine), "windows": cell.windows})
@@ -157,10 +148,6 @@ def run_benchmark(
     report = BenchmarkReport.load(folder)
     report.save_csv(folder / TABLE)
     return report
-
-
-def _words(each: Absent) -> str:
-    return f"{each.name}: {each.why}"
 
 
 def _finished(rows: Iterable[Row], machine: Row) -> list[Row]:

@@ -1,31 +1,23 @@
 """The cells of a benchmark: one measurement of some systems each, as rows of the report."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from headspec.errors import HeadspecError
-from headspec.load.model import load_plain
 from headspec.load.plain import PlainModel, as_plain
 from headspec.measure.bound import Rates, decode_bound_ms, prefill_bound_ms, pruning_bound
-from headspec.measure.check import NEW, PROMPT, TOLERANCE, logits_difference
+from headspec.measure.cell import Cell, Row
 from headspec.measure.compare import Comparison
 from headspec.measure.contenders import Contender
 from headspec.measure.continuation import measure_continuation
-from headspec.measure.estimate import Estimate, estimate, increase
-from headspec.measure.memory import peak_memory, peak_of, weight_bytes
-from headspec.measure.report import COLUMNS, MEASURES, REFERENCES
-from headspec.measure.speed import Laps, device_of, summary, throughput, time_decode, time_prefill
-from headspec.measure.systems.planned import PlannedReading, planned
-from headspec.measure.systems.static_cache import static_cache
+from headspec.measure.estimate import estimate, increase
+from headspec.measure.memory import weight_bytes
+from headspec.measure.report import REFERENCES
+from headspec.measure.speed import Laps, device_of, random_prompt, summary, throughput, time_decode, time_prefill
 from headspec.measure.systems.system import Running, Standing, System
-from headspec.measure.systems.transformers_default import transformers_default
 from headspec.measure.texts import FRESH
 from headspec.measure.timing import noise, ratio_over_openings
 from headspec.plan.make import plan_heads
@@ -37,49 +29,6 @@ WARMUP = 2
 """Tokens of a decode cell that are not counted."""
 QUALITY = ("perplexity", "perplexity_increase", "kl", "top1_agreement", "repeats_kl", "induction_accuracy",
            "needle_accuracy")  # fmt: skip
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is common to the rows of one cell."""
-
-    part: str
-    """decode, prefill, memory, quality or size."""
-    batch: int | None = None
-    context: int | None = None
-    n_new: int | None = None
-    system: str = ""
-    """Where it is about one alone."""
-    words: list[str] = field(default_factory=list)
-    """Warnings, for the user."""
-    windows: dict[str, list[float]] = field(default_factory=dict)
-    """What is kept of each window of text, for comparisons of systems."""
-
-    @property
-    def name(self) -> str:
-        """For the log and for the user."""
-        sizes = (("batch", self.batch), ("context", self.context))
-        known = (f"{word} {size}" for word, size in sizes if size is not None)
-        return " ".join([self.part, *known, *([self.system] if self.system else [])])
-
-    def row(self, system: System | Contender, measure: str, value: Any, **more: Any) -> Row:
-        """One measurement: a number or an Estimate."""
-        assert measure in MEASURES, measure
-        number, low, high = (value.value, value.low, value.high) if isinstance(value, Estimate) else (value, None, None)
-        found = dict.fromkeys(COLUMNS) | {
-            "part": self.part, "system": system.name, "standing": str(system.standing), "label": system.label,
-            "batch": self.batch, "context": self.context, "n_new": self.n_new, "measure": measure,
-            "value": None if number is None else float(number), "low": low, "high": high, "unit": MEASURES[measure][0],
-        }  # fmt: skip
-        return found | more
-
-    def skipped(self, why: str) -> Row:
-        """The row of a cell that was left out."""
-        return dict.fromkeys(COLUMNS) | {
-            "part": self.part, "system": "", "batch": self.batch, "context": self.context, "measure": "skipped",
-            "unit": "", "note": why,
-        }  # fmt: skip
 
 
 def decode_rows(cell: Cell, contenders: Sequence[Contender], rates: Rates, openings: int, seed: int) -> Iterator[Row]:
@@ -224,89 +173,6 @@ def paired_rows(contenders: Sequence[Contender], cells: Mapping[str, Mapping[str
                 yield Cell("quality").row(mine, "kl_difference", difference, n=n, against=other.name)
 
 
-def memory_rows(
-    cell: Cell, source: PlainModel, contenders: Sequence[Contender], load: Mapping[str, Any]
-) -> Iterator[Row]:
-    """Peak memory of every system above its weights, each in a fresh process that loads the original by name.
-
-    A system that is alone in this process is measured here: its weights may not fit into memory twice.
-    """
-    assert cell.context is not None
-    assert cell.batch is not None
-    workload = Workload(cell.context, cell.n_new or 0)
-    device = "cpu" if source.identity.device == "meta" else source.identity.device
-    if len(contenders) == 1:
-        system = contenders[0].make(workload)
-        yield cell.row(system, "peak_bytes", peak_of(_warm(system.open(), workload, cell.batch), device))
-        return
-    for contender in contenders:
-        system = contender.make(workload)
-        job = (source.name, dict(load), contender.name, system.folder or system.plan, workload, cell.batch)
-        try:
-            yield cell.row(system, "peak_bytes", peak_memory(prepare, *job, device=device))
-        except HeadspecError as error:
-            yield cell.row(system, "skipped", None, note=str(error))
-
-
-def prepare(
-    name: str, load: dict[str, Any], system_name: str, what: HeadPlan | Path | None, workload: Workload, batch: int
-) -> Callable[[], None]:
-    """In a fresh process: load a system, run it on a few tokens, and give back the work to measure.
-
-    Args:
-        name, load: Of the original.
-        system_name: `V` and `S` have no plan.
-        what: The plan, or the folder of an exported model, which alone is loaded then.
-        workload, batch: What is read and written.
-    """
-    if isinstance(what, Path):
-        running: Running = PlannedReading(load_plain(str(what), **load).huggingface)
-    else:
-        source = load_plain(name, **load)
-        make = {"V": transformers_default, "S": static_cache}.get(system_name)
-        plan = what or plan_heads(source, {})
-        running = (make(source) if make else planned(source, plan, "", "", Standing.REFERENCE)).open()
-        del source
-    return _warm(running, workload, batch)
-
-
-def _warm(running: Running, workload: Workload, batch: int) -> Callable[[], None]:
-    """Run a system on a few tokens (lazy imports, layouts of the weights); gives back what is to be measured."""
-    _prefill_and_decode(running, Workload(16, 2), batch)
-    return partial(_prefill_and_decode, running, workload, batch)
-
-
-def _prefill_and_decode(running: Running, workload: Workload, batch: int) -> None:
-    running.start(workload.n_prompt, workload.n_total, batch)
-    token = random_prompt({"": running}, workload.n_prompt, 0).expand(batch, -1)
-    running.read(token)
-    for _ in range(workload.n_new):
-        running.read(token[:, :1])
-
-
-def check_rows(cell: Cell, source: PlainModel, contender: Contender, seed: int) -> Iterator[Row]:
-    """Whether a system on another engine computes what it should."""
-    system = contender.make(Workload(PROMPT, NEW))
-    try:
-        difference = logits_difference(source, system, seed)
-    except Exception as error:  # of whatever engine: the others go on
-        yield cell.skipped(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        return
-    yield cell.row(system, "logits_difference", difference, against="float32 on torch")
-
-
-def differs(contender: Contender, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Why the times of a system do not count, from the rows of its check; empty if they do."""
-    if not contender.engine:
-        return ""
-    found = [row["value"] for row in rows if row["measure"] == "logits_difference"]
-    if not found:
-        return f"{contender.name} failed: {next((row['note'] for row in rows), 'its check gave nothing')}"
-    if not contender.exact or (found[0] is not None and found[0] <= TOLERANCE):
-        return ""
-    return f"{contender.name} computes something else: its logits differ by {found[0]}, more than {TOLERANCE}"
-
-
 def size_rows(cell: Cell, contenders: Sequence[Contender], workload: Workload, rates: Rates) -> Iterator[Row]:
     """Weight bytes of every timed system, and what the machine can do."""
     for contender in contenders:
@@ -329,9 +195,3 @@ def close(running: Mapping[str, Running]) -> None:
     for each in running.values():
         each.forget()
     gc.collect()
-
-
-def random_prompt(running: Mapping[str, Running], n_tokens: int, seed: int) -> torch.Tensor:
-    """A prompt of one row: which tokens it holds does not matter to speed."""
-    vocabulary = min(each.model.config.vocab_size for each in running.values())
-    return torch.randint(0, vocabulary, (1, n_tokens), generator=torch.Generator().manual_seed(seed))

@@ -1,13 +1,19 @@
 """Whether a system on another engine computes what it should: its times count only then."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headspec.load.plain import PlainModel
+from headspec.measure.cell import Cell, Row
+from headspec.measure.contenders import Contender
 from headspec.measure.systems.planned import planned
 from headspec.measure.systems.system import Running, Standing, System
 from headspec.measure.systems.transformers_default import transformers_default
+from headspec.plan.workload import Workload
 
 TOLERANCE = 1e-3
 """Largest difference of a logit at which float32 engines count as equal. They come to 1e-5 where logits are of the size
@@ -64,3 +70,27 @@ def forced(
     logits = [running.read(prompt), *(running.read(token) for token in tokens[:, :-1].split(1, dim=1))]
     running.forget()
     return torch.cat(logits, dim=1).cpu()
+
+
+def check_rows(cell: Cell, source: PlainModel, contender: Contender, seed: int) -> Iterator[Row]:
+    """Whether a system on another engine computes what it should."""
+    system = contender.make(Workload(PROMPT, NEW))
+    try:
+        difference = logits_difference(source, system, seed)
+    except Exception as error:  # of whatever engine: the others go on
+        words = " ".join(str(error).split())[:300]
+        yield cell.skipped(f"{contender.name} failed: {type(error).__name__}: {words}")
+        return
+    yield cell.row(system, "logits_difference", difference, against="float32 on torch")
+
+
+def differs(contender: Contender, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why the times of a system do not count, from the rows of its check; empty if they do."""
+    if not contender.engine:
+        return ""
+    found = [row["value"] for row in rows if row["measure"] == "logits_difference"]
+    if not found:
+        return next((row["note"] for row in rows), f"{contender.name} was not checked")
+    if not contender.exact or (found[0] is not None and found[0] <= TOLERANCE):
+        return ""
+    return f"{contender.name} computes something else: its logits differ by {found[0]}, more than {TOLERANCE}"

@@ -137,3 +137,9 @@ def _random_tokens(running: Mapping[str, Running], batch: int, n_tokens: int, se
     draw = torch.Generator().manual_seed(seed)
     for _ in range(n_tokens):
         yield torch.randint(0, vocabulary, (batch, 1), generator=draw)
+
+
+def random_prompt(running: Mapping[str, Running], n_tokens: int, seed: int) -> torch.Tensor:
+    """A prompt of one row: which tokens it holds does not matter to speed."""
+    vocabulary = min(each.model.config.vocab_size for each in running.values())
+    return torch.randint(0, vocabulary, (1, n_tokens), generator=torch.Generator().manual_seed(seed))

@@ -16,7 +16,7 @@ from headspec.errors import HeadspecError, RecordError
 from headspec.load.model import load_shape
 from headspec.load.plain import PlainModel
 from headspec.load.text import TokenWindows, load_text
-from headspec.measure import benchmark, cells
+from headspec.measure import benchmark, memory_cells
 from headspec.measure.benchmark import Grid, run_benchmark
 from headspec.measure.bound import Rates
 from headspec.measure.contenders import Contender, fixed, references
@@ -383,7 +383,7 @@ def test_work_in_its_own_process_reads_a_prompt_and_every_new_token(monkeypatch:
         with monkeypatch.context() as patch:
             patch.setattr("headspec.measure.systems.reading.Reading.read",
                           lambda self, tokens, n_last=1: seen.append(tuple(tokens.shape)))  # fmt: skip
-            cells.prepare("tiny", {}, name, plan, Workload(30, 3), 2)()
+            memory_cells.prepare("tiny", {}, name, plan, Workload(30, 3), 2)()
     assert seen == 4 * [(2, 16), (2, 1), (2, 1), (2, 30), (2, 1), (2, 1), (2, 1)]
 
 

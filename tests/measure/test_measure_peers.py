@@ -15,7 +15,7 @@ from headspec.comparison import benchmark as compare
 from headspec.errors import HeadspecError
 from headspec.load.plain import PlainModel
 from headspec.load.text import TokenWindows
-from headspec.measure import benchmark, cells
+from headspec.measure import benchmark, cell, cells
 from headspec.measure.benchmark import Grid, run_benchmark
 from headspec.measure.bound import Rates
 from headspec.measure.contenders import fixed
@@ -218,7 +218,7 @@ def test_by_hand_the_speed_up_on_an_engine_is_the_ratio_of_times() -> None:
     systems = {each.name: each for each in (whole, own)}
     laps = {"P0 abacus": [Lap(6.0, 6.0)] * 4, "mine abacus": [Lap(4.0, 4.0)] * 4}
     bounds, devices = dict.fromkeys(systems, 1.0), dict.fromkeys(systems, "cuda")
-    rows = list(cells._times(cells.Cell("decode", 1, 20), systems, [laps], "tpot", bounds, devices, 0))
+    rows = list(cells._times(cell.Cell("decode", 1, 20), systems, [laps], "tpot", bounds, devices, 0))
     assert [(row["system"], row["value"]) for row in rows if row["measure"] == "engine_speedup"] == [
         ("mine abacus", pytest.approx(1.5))]  # fmt: skip
 

@@ -101,6 +101,7 @@ def openvino_folder(folder: Path, source: PlainModel) -> System:
         raise ModelError(f"{folder}: its plan.json is not the one that this graph was made by. Export it anew.")
     plan.about.check_model(source.identity)
     integers = config["weights"] == "int8"
+    kind = " int8" * integers + " stateful" * bool(config.get("stateful"))
 
     @cache
     def made() -> tuple[Any, OpenVINODecoder, int]:
@@ -112,7 +113,7 @@ def openvino_folder(folder: Path, source: PlainModel) -> System:
     if plan.certificate:
         standing = Standing.PEER if integers else Standing.CERTIFIED
     return System(
-        folder_name(str(folder)), f"OpenVINO export {folder}{', int8' * integers}", standing,
+        folder_name(str(folder)), f"OpenVINO export {folder}{kind}", standing,
         lambda: OpenVINOReading(*made()), plan, folder, ENGINE, exact=not integers,
-        unpruned=f"P0 OpenVINO{' int8' * integers}",
+        unpruned=f"P0 OpenVINO{kind}",
     )  # fmt: skip
