@@ -377,7 +377,7 @@ def test_a_system_alone_has_its_peak_measured_in_this_process(tmp_path: Path) ->
 
 
 def test_work_in_its_own_process_reads_a_prompt_and_every_new_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "load_plain", lambda name, **_: {"tiny": tiny()}[name])
+    monkeypatch.setattr(memory_cells, "load_plain", lambda name, **_: {"tiny": tiny()}[name])
     seen: list[tuple[int, ...]] = []
     for name, plan in (("V", None), ("S", None), ("P0", None), ("mine", plan_of(MIXED))):
         with monkeypatch.context() as patch:
