@@ -3,8 +3,8 @@
     python benchmarks/engines.py [MODEL] [--batch 1 4] [--context 2000] [--tokens 24] [--plan c] [--threads 1]
 
 V, S and P0 as in decode.py. `compiled`: decoding through torch.compile. `OpenVINO`: headspec's graph, keys and values
-in buffers of the runner; `stateful`: in states of the graph, as other exporters make it. Every engine's logits are
-compared first. Needs the extra `peers`.
+in buffers of the runner; `stateful`: in states of the graph, which OpenVINO fuses with its attention. Every engine's
+logits are compared first. Needs the extra `peers`.
 Targets: OpenVINO at batch 4, c ≥ 1.7 P0; batch 1, c compiled ≥ 1.15 c.
 """
 

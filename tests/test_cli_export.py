@@ -26,6 +26,7 @@ from headspec.plan.make import plan_heads
 from headspec.plan.plan import HeadPlan
 from headspec.plan.treatments import parse_treatment
 from headspec.probe.about import ProbeAbout
+from headspec.runtime.functional import layout_of
 
 
 @pytest.fixture
@@ -178,6 +179,8 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def save(model: Any, folder: Path, *more: Any, origin: dict[str, Any]) -> None:
         calls.append((model, *more, origin))
         (folder / "openvino_model.xml").write_text("a graph")
+        layers = [[group._asdict() for group in layer] for layer in layout_of(model.config, together=True)]
+        (folder / "openvino_config.json").write_text(json.dumps({"layers": layers}))
 
     monkeypatch.setattr("headspec.export.openvino.save_openvino", save)
     return calls

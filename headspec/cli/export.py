@@ -70,9 +70,14 @@ def export(
     )  # fmt: skip
     if to is not To.DENSE_TWIN:
         size = plan_size(chosen)
+        share = size.kv_share
+        if to is To.OPENVINO:
+            from headspec.export.openvino import graph_kv_share
+
+            share = graph_kv_share(out, chosen, size.n_tokens)
         say(
             f"{size.removed_share:.1%} of the attention weights removed; KV cache of {size.n_tokens} tokens: "
-            f"{size.kv_share:.1%} of the original's"
+            f"{share:.1%} of the original's"
         )
     warn_of_random_weights(model)
     say_files(out, files)

@@ -30,7 +30,7 @@ PYTHIA_LICENSE = "apache-2.0"
 
 
 def model_card(
-    plan: HeadPlan, source: ModelName | None, twin: bool, files: list[str], graph: bool = False
+    plan: HeadPlan, source: ModelName | None, twin: bool, files: list[str], graph_share: float | None = None
 ) -> str:  # fmt: skip
     """The text of README.md.
 
@@ -39,21 +39,22 @@ def model_card(
         source: Where the original comes from; None for a model that was in memory.
         twin: Whether the folder holds a dense twin.
         files: Python files that run when the model is loaded.
-        graph: Whether the folder holds a graph for OpenVINO.
+        graph_share: Of the original's KV bytes at the model's context, what a graph for OpenVINO holds; None for other
+            exports, which hold what the plan says.
     """
     from huggingface_hub import ModelCardData
 
     name = plan.about.model
     data = ModelCardData(
-        license=license_of(source), library_name="openvino" if graph else "transformers",
+        license=license_of(source), library_name="transformers" if graph_share is None else "openvino",
         pipeline_tag="text-generation",
         tags=["headspec", "pruned", "gpt_neox"],
         base_model=source.location if source is not None and source.origin is Origin.HUB else None,
     )  # fmt: skip
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {name}, treated by headspec",
-        _summary(plan, twin),
-        GRAPH if graph else _loading(twin, files),
+        _summary(plan, twin, graph_share),
+        _loading(twin, files) if graph_share is None else GRAPH,
         _damage(plan, twin),
         _heads(plan, twin),
         _origin(plan, source, twin),
@@ -79,7 +80,7 @@ def license_of(source: ModelName | None) -> str:
         return "unknown"
 
 
-def _summary(plan: HeadPlan, twin: bool) -> str:
+def _summary(plan: HeadPlan, twin: bool, graph_share: float | None) -> str:
     removed, windowed, n_heads = len(plan.heads(Remove)), len(plan.heads(Window)), len(plan.about.heads)
     compressed = len(plan.heads(Compress))
     size = plan_size(plan)
@@ -98,7 +99,7 @@ def _summary(plan: HeadPlan, twin: bool) -> str:
             f"they are not computed and their weights are gone ({size.removed_share:.1%} of the attention weights). "
             f"Heads that see a window of keys and the first tokens, and keep no more than those: {windowed}. "
             f"{_compressed_words(compressed)}The KV cache after a prompt of {size.n_tokens} tokens is "
-            f"{size.kv_share:.1%} of the original's. Nothing was trained."
+            f"{size.kv_share if graph_share is None else graph_share:.1%} of the original's. Nothing was trained."
         )
     if plan.about.model.startswith("random:"):
         text += "\n\n**RANDOM WEIGHTS**: good for timing and tests only."

@@ -198,5 +198,10 @@ def _source(name: str) -> ModelName | None:
 
 def _write_card(folder: Path, plan: HeadPlan, source: ModelName | None, target: Target) -> None:
     code = sorted(path.name for path in folder.glob("*.py"))
-    card = model_card(plan, source, target is Target.DENSE_TWIN, code, target is Target.OPENVINO)
+    share = None
+    if target is Target.OPENVINO:
+        from headspec.export.openvino import graph_kv_share
+
+        share = graph_kv_share(folder, plan, plan.about.context)
+    card = model_card(plan, source, target is Target.DENSE_TWIN, code, share)
     (folder / "README.md").write_text(card, encoding="utf-8")

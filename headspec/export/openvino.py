@@ -11,7 +11,9 @@ from typing import Any
 from headspec.errors import HeadspecError, MissingPackageError
 from headspec.export.openvino_states import make_stateful
 from headspec.export.program import INPUTS, step_program
+from headspec.plan.plan import HeadPlan
 from headspec.runtime import openvino_runner
+from headspec.runtime.functional import Past
 from headspec.runtime.openvino_runner import CONFIG, MODEL
 
 EXTRA = "pip install 'headspec[openvino]'"
@@ -79,6 +81,16 @@ def _with_integers(graph: Any) -> Any:
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with redirect_stdout(None):  # it draws tables and bars
         return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+def graph_kv_share(folder: Path, plan: HeadPlan, n_tokens: int) -> float:
+    """KV bytes of the graph in a folder after a prompt, as a share of the original's.
+
+    More than the plan says where a layer has several windows: its rings are all as wide as the widest wants.
+    """
+    layers = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["layers"]
+    groups = [Past(each["n_heads"], tuple(each["windows"]), each["sinks"]) for layer in layers for each in layer]
+    return sum(group.n_heads * (group.slots or n_tokens) for group in groups) / (len(plan.about.heads) * n_tokens)
 
 
 def save_openvino(

@@ -12,7 +12,7 @@ from .table import first_layer_table
 
 
 class Faster:
-    """Methods of PrunedGPTNeoXForCausalLM; each says what it costs. docs/speed.md has what it brings."""
+    """Methods of PrunedGPTNeoXForCausalLM; each says what it costs. docs/engines.md has what it brings."""
 
     gpt_neox: Any
     modules: Any
@@ -28,9 +28,9 @@ class Faster:
         Args:
             kind: `float32`: as oneDNN wants them, quicker for 2 to 64 rows (batch × tokens), and not for one; exact, in
                 no more memory (but for a tied unembedding). `int8`: integers of 8 bits with a scale for each output, in
-                a quarter of the memory and quicker. Inputs are rounded too, as they come, with one scale for all rows
-                of a call, so that rows of a batch change each other a little. What that does to the model's quality,
-                `headspec bench --weights int8` measures.
+                a quarter of the memory, and quicker but in very small models. Inputs are rounded too, as they come,
+                with one scale for all rows of a call, so that rows of a batch change each other a little. What that
+                does to the model's quality, `headspec bench --weights int8` measures.
 
         Raises:
             ValueError: An unknown kind, or `int8` where torch cannot compute with it or the model is not in float32 on

@@ -43,15 +43,18 @@ class PrunedAttention(nn.Module):
                 per_head = [self.d_head] if name == "query_mean" else [self.d_head, self.d_head]
                 self.register_buffer(name, torch.zeros(expecting, *per_head))
 
-    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any) -> Tensor:
-        """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`."""
+    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any, known: Tensor | None = None) -> Tensor:
+        """What the heads write for the last `n_last` tokens: `[batch, n_last, d_model]`.
+
+        `known` are queries, keys and values of these tokens before rotation, where a table has them.
+        """
         if cache is None:
-            return self._write(self._read(hidden, step, n_last), self.dense)
+            return self._write(self._read(hidden, step, n_last, known), self.dense)
         part: Any = cache.slices or self
         if not part.width:
             return part.bias
         watched = max(store.watched() for store in cache.stores)
-        queries, kv = self._project(hidden, step, min(max(n_last, watched), step.n_new), part)
+        queries, kv = self._project(hidden, step, min(max(n_last, watched), step.n_new), part, known)
         query, dropout = queries[:, :, -n_last:], self.dropout if self.training else 0.0
         seen, start = [], 0
         for place, store in enumerate(cache.stores):
@@ -63,9 +66,9 @@ class PrunedAttention(nn.Module):
         cache.cut(self)
         return self._write(seen, part.dense)
 
-    def _read(self, hidden: Tensor, step: Step, n_last: Any) -> list[Tensor]:
+    def _read(self, hidden: Tensor, step: Step, n_last: Any, known: Tensor | None) -> list[Tensor]:
         """What each group sees without a cache."""
-        query, kv = self._project(hidden, step, n_last, self)
+        query, kv = self._project(hidden, step, n_last, self, known)
         seen, start, dropout = [], 0, self.dropout if self.training else 0.0
         for group in self.groups:
             heads = slice(start, start := start + len(group.heads))
@@ -105,15 +108,17 @@ class PrunedAttention(nn.Module):
         columns = slice(before * self.d_head, (before + len(self.groups[place].heads)) * self.d_head)
         return self.dense.weight.detach()[:, columns].T.unflatten(0, (-1, self.d_head))
 
-    def _project(self, hidden: Tensor, step: Step, n_last: Any, part: Any) -> tuple[Tensor, Tensor]:
+    def _project(
+        self, hidden: Tensor, step: Step, n_last: Any, part: Any, known: Tensor | None
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Rotated queries of the last tokens, `[batch, head, token, d_head]`, and all keys and values, 5-D.
 
         `part` has the projection of the heads that are computed: the layer itself, or its Slices.
         """
         divisible = isinstance(part.qkv, FastLinear) and part.qkv.divisible()
-        known = step.known if part is self and divisible else None
+        known = known if part is self and divisible else None  # the table is of all heads, and of no hook
         if n_last == hidden.shape[1] or known is not None or not divisible:
-            states = self._heads(part.qkv(hidden) if known is None else known[..., : 3 * self.width], 3)
+            states = self._heads(part.qkv(hidden) if known is None else known, 3)
             states = self._rotated(states, 2, step).permute(2, 0, 3, 1, 4)
             return states[0, :, :, -n_last:], states[1:]
         query = self._heads(part.qkv.part(hidden[:, -n_last:], 0, part.width), 1)
@@ -147,7 +152,7 @@ class NoHeads(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any) -> Tensor:
+    def forward(self, hidden: Tensor, step: Step, cache: Any, n_last: Any, known: Tensor | None = None) -> Tensor:
         """The same for every token."""
         return self.bias
 
@@ -195,13 +200,12 @@ class PrunedLayer(GradientCheckpointingLayer):
         """The residual after this layer, of the last `n_last` tokens."""
         if cache is not None:
             cache.residual = hidden
-        step.known = known = self._looked_up(step)
-        written = self._drop(self.attention(self.input_layernorm(hidden), step, cache, n_last))
-        step.known = None
+        qkv, beside = self._looked_up(step, hidden.shape[-1])
+        written = self._drop(self.attention(self.input_layernorm(hidden), step, cache, n_last, qkv))
         if cache is not None:
             cache.residual = None
-        if known is not None:
-            return known[:, -n_last:, -hidden.shape[-1] :] + written
+        if beside is not None:
+            return beside[:, -n_last:] + written
         hidden = hidden[:, -n_last:]
         if self.parallel:
             return hidden + written + self._drop(self.mlp(self.post_attention_layernorm(hidden)))
@@ -212,11 +216,15 @@ class PrunedLayer(GradientCheckpointingLayer):
         self.table = None  # it belongs to the weights that go
         super()._load_from_state_dict(*arguments, **options)
 
-    def _looked_up(self, step: Step) -> Tensor | None:
-        """The rows of the table for the tokens at hand; not in training or under autograd: weights may move on."""
+    def _looked_up(self, step: Step, d_model: int) -> tuple[Tensor | None, Tensor | None]:
+        """What the table has of the tokens at hand: queries, keys and values; the residual with the MLP.
+
+        Not in training or under autograd: weights may move on.
+        """
         if self.table is None or step.tokens is None or self.training or torch.is_grad_enabled():
-            return None
-        return F.embedding(step.tokens, self.table)
+            return None, None
+        rows = F.embedding(step.tokens, self.table)
+        return rows[..., :-d_model], rows[..., -d_model:]
 
     def _drop(self, written: Tensor) -> Tensor:
         return F.dropout(written, self.dropout) if self.training and self.dropout else written

@@ -34,8 +34,6 @@ class Step:
         self.rotation, self.frequencies = rotation, frequencies
         self.tokens: Tensor | None = None
         """`[batch, n_new]`, where they are known."""
-        self.known: Tensor | None = None
-        """What the layer under way need not compute, as its table has it (see `table.py`)."""
         cos, sin = rotation
         half = sin.shape[-1] // 2
         self.cos = cos[:, :, None, None]  # [batch or 1, new, q or k, head, rotary]

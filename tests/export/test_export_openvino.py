@@ -18,7 +18,7 @@ from torch import Tensor
 from headspec.errors import HeadspecError, MissingPackageError, ModelError
 from headspec.export.export import export_model
 from headspec.export.folder import MANIFEST
-from headspec.export.openvino import check_openvino
+from headspec.export.openvino import check_openvino, graph_kv_share
 from headspec.export.surgery import pruned_model
 from headspec.load.model import load_plain
 from headspec.load.plain import PlainModel
@@ -226,6 +226,15 @@ def test_bytes_are_those_of_the_buffers_also_when_rows_are_repeated(run: Ready) 
     assert run.decoder.nbytes == 3 * before
     run.decoder.forget()
     assert run.decoder.nbytes == 0
+
+
+def test_the_share_of_the_full_cache_that_is_claimed_is_held(either: Ready) -> None:
+    made = either.made
+    either.read(random_ids(1, 50), 50)
+    full = len(made.plan.about.heads) * 50 * 2 * made.plan.about.d_head * 4
+    assert graph_kv_share(made.folder, made.plan, 50) == pytest.approx(either.decoder.nbytes / full)
+    claimed = graph_kv_share(made.folder, made.plan, made.plan.about.context)
+    assert f"is {claimed:.1%} of the original's" in (made.folder / "README.md").read_text()
 
 
 def test_a_stateful_graph_holds_what_was_read_and_its_rings(states: Made) -> None:

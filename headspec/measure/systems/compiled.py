@@ -27,7 +27,7 @@ class CompiledStaticReading(StaticReading):
 
 
 def compiled_static(source: PlainModel) -> System:
-    """The original with a StaticCache and torch.compile, as transformers' documentation advises; compiled once."""
+    """The original with a StaticCache and torch.compile; compiled once for each size."""
 
     @cache
     def made() -> tuple[Any, Any]:

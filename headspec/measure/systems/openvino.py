@@ -42,11 +42,11 @@ class OpenVINOReading:
 
     def read(self, tokens: Int[Tensor, "batch token"], n_last: int = 1) -> Float[Tensor, "batch n_last vocabulary"]:
         """Read tokens; where more logits are wanted than the last, one after another, as the graph gives one."""
-        alone = 0 if n_last == 1 else tokens.shape[1] if n_last == 0 else n_last
-        front, rest = tokens[:, : tokens.shape[1] - alone], tokens[:, tokens.shape[1] - alone :]
-        found = [self.decoder.read(front.numpy())] if front.shape[1] else []
-        if alone:
-            found = [self.decoder.read(token.numpy()) for token in rest.split(1, dim=1)]
+        n_wanted = min(n_last or tokens.shape[1], tokens.shape[1])
+        pieces = tokens.split(1, dim=1)[-n_wanted:] if n_wanted > 1 else (tokens,)
+        if n_wanted > 1 and tokens.shape[1] > n_wanted:
+            self.decoder.read(tokens[:, :-n_wanted].numpy())
+        found = [self.decoder.read(piece.numpy()) for piece in pieces]
         return torch.from_numpy(np.stack(found, axis=1))
 
     def repeat(self, times: int) -> None:
@@ -65,7 +65,7 @@ def _weight_bytes(folder: Path) -> int:
 def on_openvino(system: System, weights: str = "float32", stateful: bool = False) -> System:
     """A model of headspec's runtime as a graph on OpenVINO; made once, however often it is opened.
 
-    With `stateful` it keeps keys and values as OpenVINO's states, as other exporters make it.
+    With `stateful` it keeps keys and values as states, which OpenVINO fuses with its attention.
 
     Raises:
         MissingPackageError: OpenVINO, or nncf for integers, is not installed.
