@@ -9,13 +9,13 @@ from headspec.show.style import FAINT_INK, INK, LINE_COLORS
 HIGHLIGHT = LINE_COLORS[1]
 """The colour of certified systems, and of nothing else."""
 STANDING_COLORS = {REFERENCE: INK, CERTIFIED: HIGHLIGHT, BASELINE: LINE_COLORS[0], HYPOTHETICAL: FAINT_INK,
-                   CONTROL: "#999999", PEER: LINE_COLORS[3]}  # fmt: skip
+                   CONTROL: "#999999", PEER: LINE_COLORS[4]}  # fmt: skip
 STANDING_ORDER = (CERTIFIED, REFERENCE, BASELINE, PEER, HYPOTHETICAL, CONTROL)
 FAMILY_COLORS = tuple(LINE_COLORS[place] for place in (0, 2, 3, 5, 6, 8))
 BASELINE_MARKS, CERTIFIED_MARKS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon"), (
     "star", "hexagon", "diamond", "cross",
 )  # fmt: skip
-OTHER_MARKS = ("circle", "square", "triangle-up", "diamond")
+OTHER_MARKS = BASELINE_MARKS
 
 
 @dataclass(frozen=True)
