@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from nbformat import NotebookNode
-from notebook_runs import read_notebook, run_notebook, shown
+from notebook_runs import quickly, read_notebook, run_notebook, shown
 from tiny_models import save_neox_hub_layout, tiny_neox
 
 from headspec.load.model import load_model
@@ -59,10 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> NotebookNode:
     save_neox_hub_layout(in_cache / "snapshots" / COMMIT, n_layers=6, n_heads=8, d_model=64, context=256)
     (in_cache / "refs").mkdir()
     (in_cache / "refs" / "main").write_text(COMMIT)
-    notebook = read_notebook(NAME)
-    for published, few in QUICKLY.items():
-        [cell] = [cell for cell in notebook.cells if published in cell.source]
-        cell.source = cell.source.replace(published, few)
+    notebook = quickly(NAME, QUICKLY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSPEC_PYTHIA", str(own))
         patch.setenv("HF_HUB_CACHE", str(cache))

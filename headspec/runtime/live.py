@@ -13,15 +13,13 @@ from .adaptive import FULL, AdaptivePolicy, Judge, describe, may_change
 from .attention import all_mask, attention, see_all
 from .configuration import HeadGroup
 from .evidence import Evidence, KnownHeads
+from .looking import look_back
 from .parts import Part, Parts
 from .policies import POLICIES
 from .record import Change, LiveLog
 from .sampled import SampledOutputs, sampled_columns
 from .step import Step
 from .stores import TAKE_BACK, FullStore, Store, Watched
-
-TOGETHER = 2**20
-"""Rows are looked at together if that makes no more scores than this."""
 
 
 class LiveStore(Store):
@@ -133,7 +131,9 @@ class LiveStore(Store):
             whole = held
         with torch.no_grad():
             self._begin_looking(whole)
-            self._look_back(whole.detach(), step)
+            assert self._queries is not None
+            end = max(self.prompt, step.n_total)  # a long piece may follow a short prompt
+            look_back(self.evidence, self._queries, whole.detach(), end - self.policy.observed, step)
             if self._may_die:
                 self._sample_outputs(seen.detach(), step)
             if complete:
@@ -156,29 +156,6 @@ class LiveStore(Store):
             places = [column - step.n_past for column in columns]
             norms = self._seen.residual[row, places].detach().norm(dim=-1)
             self._outputs.add(row, z[row, :, places].transpose(0, 1), norms)
-
-    def _look_back(self, kv: Tensor, step: Step) -> None:
-        """Look at those of the new columns that are in the observation window; row by row, unless that is little."""
-        assert self._queries is not None
-        end = max(self.prompt, step.n_total)  # a long piece may follow a short prompt
-        first, starts = max(step.n_past, end - self.policy.observed), step.starts()
-        batch, n_heads = kv.shape[1:3]
-        if starts is None and batch * n_heads * (step.n_total - first) * step.n_total <= TOGETHER:
-            self._look_at_rows(slice(0, batch), kv, first, 0, step)
-            return
-        for row in range(batch):
-            self._look_at_rows(slice(row, row + 1), kv[:, row : row + 1], first, starts[row] if starts else 0, step)
-
-    def _look_at_rows(self, rows: slice, kv: Tensor, first: int, start: int, step: Step) -> None:
-        """Look at the columns from `first` on of rows whose first real column is `start`."""
-        assert self._queries is not None
-        first = max(first, start)
-        n_queries = step.n_total - first
-        if n_queries <= 0:
-            return
-        kv = kv[:, :, :, start:]
-        mask = step.once(("tail", start, n_queries), lambda: tail_mask(n_queries, kv))
-        self.evidence.look(attention(self._queries[rows, :, -n_queries:], kv[0], mask), first - start, 0, rows)
 
     def _settle(self, kv: Tensor, step: Step) -> None:
         """Enough was seen: classify, and cut the caches down."""
@@ -309,8 +286,3 @@ class LiveStore(Store):
 
     def _stores(self) -> list[Store]:
         return [self.whole, *(part.store for part in self.parts)]
-
-
-def tail_mask(n_queries: int, kv: Tensor) -> Tensor:
-    """True where the last queries see a key of a text without padding: `[query, key]`."""
-    return torch.ones(n_queries, kv.shape[3], dtype=torch.bool, device=kv.device).tril(kv.shape[3] - n_queries)

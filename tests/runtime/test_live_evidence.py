@@ -329,7 +329,7 @@ def test_a_prompt_in_chunks_shows_the_same(sizes: list[int]) -> None:
 def test_rows_are_looked_at_together_or_one_by_one_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for together in (0, 2**30):
-        monkeypatch.setattr("headspec.runtime.live.TOGETHER", together)
+        monkeypatch.setattr("headspec.runtime.looking.TOGETHER", together)
         found.append([store.evidence.sums for store in watched("sequential", TEXTS, None, [N_PROMPT, 24])])
     for one, other in zip(*found, strict=True):
         for name in one:
