@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .packing import ONEDNN, PACKINGS, Packing, onednn
+from .packing import ONEDNN, PACKINGS, Packing, graph_onednn, onednn
 from .tricks import Tricks
 
 WIDE = 1.5
 """Weights with at least so many outputs per input gain by lying transposed; square and narrow ones do not."""
+
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether torch.export is tracing; of a torch that cannot tell them apart, whether anything is."""
 
 
 class FastLinear(nn.Linear):
@@ -32,14 +35,15 @@ class FastLinear(nn.Linear):
         """`x Wᵀ + b`: `[..., n_inputs]` to `[..., n_outputs]`."""
         if self.packing is not None:
             return self.packing.call(x, self.packed, self.bias)
-        if torch.compiler.is_compiling():  # whatever runs the graph has tricks of its own
+        if exporting() or not self._serves(x):  # whatever runs an export has tricks of its own
             return F.linear(x, self.weight, self.bias)
-        if not self._serves(x):
-            return F.linear(x, self.weight, self.bias)
-        self.lay_out()
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            self.lay_out()
         one_row = x.numel() == x.shape[-1]  # a BLAS is quicker then
-        serves = self.tricks.onednn and ONEDNN and not one_row
-        return onednn(x, self.weight, self.bias) if serves else F.linear(x, self.weight, self.bias)
+        if one_row or not (self.tricks.onednn and ONEDNN):
+            return F.linear(x, self.weight, self.bias)
+        return (graph_onednn if compiling else onednn)(x, self.weight, self.bias)
 
     def divisible(self) -> bool:
         """Whether `part` may stand in for a call: nobody has hooked the call, or put another in its place."""

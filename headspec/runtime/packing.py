@@ -40,6 +40,21 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
 
+def _graph_onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """`onednn` as a node that torch.compile leaves as it is: its own way to oneDNN wants weights that are constants.
+
+    Defined once in a process, also where exported folders bring this module along.
+    """
+    if not hasattr(torch.ops.headspec, "linear"):
+        torch.library.define("headspec::linear", "(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+        torch.library.impl("headspec::linear", "cpu", onednn)
+        torch.library.register_fake("headspec::linear", lambda x, weight, bias: x.new_empty(*x.shape[:-1], len(weight)))
+    return torch.ops.headspec.linear
+
+
+graph_onednn = _graph_onednn()
+
+
 def _pack_onednn(weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_ROWS)
 

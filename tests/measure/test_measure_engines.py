@@ -1,5 +1,7 @@
 """Systems on other engines and with other weights: they read as torch does, by the benchmark's protocol."""
 
+import importlib
+import os
 import shutil
 import sys
 import threading
@@ -376,6 +378,16 @@ def test_without_ctranslate2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(MissingPackageError, match=r"ctranslate2 is not installed: pip install 'headspec\[peers\]'"):
         on_ctranslate2(one_layer())
+
+
+@pytest.mark.skipif(not hasattr(os, "RTLD_DEEPBIND"), reason="libraries cannot be loaded so here")
+def test_ctranslate2_is_loaded_with_an_openmp_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ctranslate2")
+    before, during, load = sys.getdlopenflags(), list[int](), importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name: (during.append(sys.getdlopenflags()), load(name))[1])
+    on_ctranslate2(one_layer())
+    assert during[0] & os.RTLD_DEEPBIND
+    assert sys.getdlopenflags() == before
 
 
 def test_other_families_are_refused_on_ctranslate2() -> None:

@@ -16,6 +16,7 @@ from headspec.runtime.adaptive import AdaptivePolicy
 from headspec.runtime.compiled import in_place
 from headspec.runtime.configuration import HeadGroup
 from headspec.runtime.functional import Past
+from headspec.runtime.packing import ONEDNN
 from headspec.runtime.stores import GROWTH, FullStore, RingStore
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -74,6 +75,16 @@ def generated(model: Any, prompt: Tensor = PROMPT, **options: Any) -> Tensor:
 def asked(model: Any, cache: Any, tokens: Tensor = TOKENS[:, 20:21], **options: Any) -> Any:
     with torch.no_grad():
         return model(tokens, past_key_values=cache, **options)
+
+
+def onednn_calls(model: Any, rows: int) -> int:
+    """How often one token of so many rows goes through oneDNN."""
+    cache = model.make_cache()
+    with torch.no_grad():
+        model(TOKENS[:rows, :20], past_key_values=cache)
+        with torch.profiler.profile() as profile:
+            model(TOKENS[:rows, 20:21], past_key_values=cache)
+    return sum(event.name == "mkldnn::_linear_pointwise" for event in profile.events())
 
 
 # Putting new keys into buffers, by hand.
@@ -368,3 +379,11 @@ def test_packed_weights_are_refused(kind: str) -> None:
 def test_what_would_change_the_model_must_come_before(compiled: Compiled, later: str) -> None:
     with pytest.raises(ValueError, match="decoding is compiled already, for the model as it was: do this first"):
         getattr(compiled.model, later)()
+
+
+@pytest.mark.skipif(not ONEDNN, reason="torch has no oneDNN here")
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_graph_multiplies_as_the_eager_form_does(compiled: Compiled, rows: int) -> None:
+    expected = onednn_calls(eager(), rows)
+    assert (expected > 0) is (rows > 1)
+    assert onednn_calls(compiled.model, rows) == expected

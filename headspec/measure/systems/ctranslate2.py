@@ -1,6 +1,9 @@
 """The original on CTranslate2, a C++ engine for transformers, in float32."""
 
 import copy
+import importlib
+import os
+import sys
 import tempfile
 from functools import cache
 from threading import Semaphore, Thread
@@ -142,10 +145,7 @@ def on_ctranslate2(source: PlainModel) -> System:
         MissingPackageError: It is not installed.
         ModelError: Not a GPT-NeoX.
     """
-    try:
-        import ctranslate2
-    except ImportError as error:
-        raise MissingPackageError("ctranslate2 is not installed: pip install 'headspec[peers]'.") from error
+    ctranslate2 = _imported()
     if source.huggingface.config.model_type != "gpt_neox":
         raise ModelError(f"{source.name} is no GPT-NeoX: it is not compared on CTranslate2.")
 
@@ -165,6 +165,24 @@ def on_ctranslate2(source: PlainModel) -> System:
         "to be timed"
     )
     return System("CTranslate2", label, Standing.PEER, lambda: CTranslate2Reading(*made()), engine=ENGINE)
+
+
+def _imported() -> Any:
+    """The package, with an OpenMP of its own.
+
+    Otherwise it takes that of torch, whose threads would be too many then, in its count: they would sleep instead of
+    waiting at work between the parts of a token, and every system on torch would be slower by up to a half.
+    """
+    before = sys.getdlopenflags() if hasattr(sys, "getdlopenflags") else None
+    try:
+        if before is not None:
+            sys.setdlopenflags(before | getattr(os, "RTLD_DEEPBIND", 0))
+        return importlib.import_module("ctranslate2")
+    except ImportError as error:
+        raise MissingPackageError("ctranslate2 is not installed: pip install 'headspec[peers]'.") from error
+    finally:
+        if before is not None:
+            sys.setdlopenflags(before)
 
 
 def _specification(model: Any) -> Any:
