@@ -24,7 +24,7 @@ from headspec.plan.plan import HeadPlan
 from headspec.probe.about import ProbeAbout
 
 CODE = {"adaptive.py", "attention.py", "cache.py", "compressed.py", "configuration.py", "evidence.py", "layers.py",
-        "compiled.py", "faster.py", "functional.py", "packing.py", "table.py",
+        "compiled.py", "faster.py", "functional.py", "looking.py", "packing.py", "table.py",
         "linear.py", "live.py", "modeling.py", "parts.py", "policies.py", "pretrained.py", "record.py", "rules.py",
         "sampled.py", "selection.py", "slices.py", "statistics.py", "step.py", "stores.py", "thresholds.py",
         "tricks.py"}  # fmt: skip
