@@ -15,10 +15,20 @@ import jaxtyping
 import pytest
 
 if TYPE_CHECKING:
+    from command_line import Run
     from transformer_lens.model_bridge import TransformerBridge
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> "Run":
+    """Run the command line in this process, in an empty folder."""
+    from command_line import runner
+
+    monkeypatch.chdir(tmp_path)
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

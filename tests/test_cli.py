@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Run, runner
+from command_line import Run
 
 from headspec.classify.head_map import HeadMap
 from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SAMPLE, SPECIALISATION, STATISTICS
@@ -17,13 +17,6 @@ from headspec.pipeline import CLUSTERS, HEAD_MAP, PROFILE, SAMPLE, SPECIALISATIO
 DRAWN = ("head_roles", "entropy_heatmap", "position_preference", "temporal_evolution", "head_clusters")
 FIGURES = {f"{name}.{kind}" for name in DRAWN for kind in ("png", "html")} | {"roles_by_layer.png"}
 QUICK = ("--tokens", "512", "--no-controls", "--device", "cpu")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder: much faster, as nothing is imported again."""
-    monkeypatch.chdir(tmp_path)
-    return runner(monkeypatch, capsys)
 
 
 def headspec(*arguments: str, folder: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from command_line import Run, one_line, runner
+from command_line import Run, one_line
 
 from headspec.measure import benchmark
 from headspec.measure.bound import Rates
@@ -39,11 +39,10 @@ def same_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder, without measuring the machine each time (`done` does)."""
-    monkeypatch.chdir(tmp_path)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Without measuring the machine each time (`done` does)."""
     monkeypatch.setattr(benchmark, "measure_rates", lambda *_: Rates(1e10, 1e11))
-    return runner(monkeypatch, capsys)
+    return run
 
 
 def export(model: str, wish: dict[str, str], out: Path, to: str = "hf") -> Path:

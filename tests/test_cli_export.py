@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Run, one_line, runner
+from command_line import Run, one_line
 from safetensors.torch import load_file
 from tiny_models import CONTEXT
 
@@ -27,13 +27,6 @@ from headspec.plan.plan import HeadPlan
 from headspec.plan.treatments import parse_treatment
 from headspec.probe.about import ProbeAbout
 from headspec.runtime.functional import layout_of
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return runner(monkeypatch, capsys)
 
 
 def plan_for(folder: Path | str) -> HeadPlan:

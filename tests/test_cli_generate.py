@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import Run, one_line, runner
+from command_line import Run, one_line
 from tiny_models import save_neox_hub_layout
 
 import headspec
@@ -35,13 +35,6 @@ from headspec.show.page import save_page
 SHORT = "The Miller of Nether Arrin was a careful man."
 LONG = "A careful man was advised by a careless one, as there were seven mills upon the river in those days."
 """100 bytes: so many tokens for the tiny model, which reads 128."""
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

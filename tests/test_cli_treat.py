@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 import pytest
-from command_line import Run, one_line, runner
+from command_line import Run, one_line
 
 from headspec.classify.head_map import HeadMap
 from headspec.measure.quality import QualityReport
@@ -32,13 +32,6 @@ def profile_folder(neox_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     model = load_plain(str(neox_folder), device="cpu")
     profile = probe_heads(model, load_text(model, "probe", n_tokens=256), engine="fast", progress=False)
     return profile.save(tmp_path_factory.mktemp("profile") / PROFILE).parent
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return runner(monkeypatch, capsys)
 
 
 # ablate

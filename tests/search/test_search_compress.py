@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Run, runner
+from command_line import Run
 from sweep_makers import FAMILIES, ids, plain, profile_of
 
 from headspec.errors import HeadspecError, ModelError, TextError
@@ -231,13 +231,6 @@ def test_a_search_with_compression_is_the_same_again(found: SearchResult, again:
     repeated = again()
     assert repeated.plan == found.plan
     assert repeated.certificate == found.certificate
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return runner(monkeypatch, capsys)
 
 
 def test_the_command_searches_with_compression(run: Run, neox_folder: Path) -> None:

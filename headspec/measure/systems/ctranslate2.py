@@ -170,8 +170,8 @@ def on_ctranslate2(source: PlainModel) -> System:
 def _imported() -> Any:
     """The package, with an OpenMP of its own.
 
-    Otherwise it takes that of torch, whose threads would be too many then, in its count: they would sleep instead of
-    waiting at work between the parts of a token, and every system on torch would be slower by up to a half.
+    Otherwise it takes that of torch, and both are slower with several threads (docs/benchmark.md): probably as libgomp
+    lets threads sleep, instead of waiting at work, where it counts more of them than cores.
     """
     before = sys.getdlopenflags() if hasattr(sys, "getdlopenflags") else None
     try:
